@@ -1,0 +1,383 @@
+/**
+ * Host: every operation a command can ask for. Arguments and results are plain values (they survive JSON), so that the
+ * same interface can be served in the command's own process or by a daemon. Sizes are bytes unless a name says
+ * otherwise. Every method rejects with an UdmError.
+ */
+import type { PoolFeatures, PoolStatus } from "../thin/index.js";
+
+/** A loop device of ours: a file, or a part of it, with a number. */
+export interface LoopInfo {
+  readonly number: number;
+  /** `7:N` */
+  readonly dev: string;
+  readonly file: string;
+  readonly offsetBytes: number;
+  /** 0: to the end of the file. */
+  readonly sizeLimitBytes: number;
+  /** Size the device has now (what was taken up, not what the file may have grown to). */
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  readonly sectorBytes: number;
+  /** Names of mapped devices whose tables use it. */
+  readonly usedBy: readonly string[];
+}
+
+export interface LoopAttach {
+  readonly file: string;
+  /** Make the file, sparse, where it does not exist. */
+  readonly sizeBytes?: number;
+  readonly offsetBytes?: number;
+  readonly sizeLimitBytes?: number;
+  readonly readOnly?: boolean;
+  readonly sectorBytes?: number;
+  readonly number?: number;
+  readonly ifNotExists?: boolean;
+}
+
+/** One line of a table. `args` are the words behind the type. */
+export interface TableLine {
+  readonly startSectors: number;
+  readonly lengthSectors: number;
+  readonly type: string;
+  readonly args: readonly string[];
+}
+
+export type DeviceState = "ACTIVE" | "SUSPENDED" | "NONE";
+
+/** A mapped device, as `dmsetup info` shows it. */
+export interface DeviceInfo {
+  readonly name: string;
+  readonly uuid: string;
+  readonly major: number;
+  readonly minor: number;
+  readonly state: DeviceState;
+  readonly readOnly: boolean;
+  readonly openCount: number;
+  readonly eventNr: number;
+  readonly segments: number;
+  readonly hasLiveTable: boolean;
+  readonly hasInactiveTable: boolean;
+  readonly deferredRemove: boolean;
+  readonly sizeBytes: number;
+  readonly targetTypes: readonly string[];
+  /** `MAJ:MIN` of the devices the live table stands on. */
+  readonly deps: readonly string[];
+}
+
+export interface TargetText {
+  readonly device: string;
+  readonly startSectors: number;
+  readonly lengthSectors: number;
+  readonly type: string;
+  /** Parameters of table or status; a thin-pool's keep their trailing blank. */
+  readonly params: string;
+}
+
+export interface PoolInfo {
+  readonly name: string;
+  readonly state: DeviceState;
+  readonly metadataDevice: string;
+  readonly dataDevice: string;
+  readonly metadataFile: string | undefined;
+  readonly dataFile: string | undefined;
+  readonly status: PoolStatus;
+  /** The dmsetup status line, with the trailing blank. */
+  readonly raw: string;
+  readonly thinCount: number;
+  /** Active thin devices of this pool. */
+  readonly activeCount: number;
+}
+
+export interface PoolCreate {
+  readonly name: string;
+  readonly source:
+    | {
+        readonly kind: "devices";
+        readonly data: string;
+        readonly metadata: string;
+        readonly dataSizeBytes?: number;
+        readonly metadataSizeBytes?: number;
+      }
+    | { readonly kind: "table"; readonly table: string }
+    | {
+        readonly kind: "device";
+        readonly device: string;
+        readonly thinpPercent: number;
+        readonly thinpMetaPercent: number;
+      };
+  /** Not with a table. */
+  readonly blockBytes?: number;
+  readonly lowWater?: LowWater;
+  readonly features?: Partial<PoolFeatures>;
+  readonly uuid?: string;
+  /** Overwrite metadata that is neither zero nor dm-thin. */
+  readonly format?: boolean;
+  readonly ifNotExists?: boolean;
+}
+
+export type LowWater =
+  | { readonly kind: "blocks"; readonly blocks: number }
+  | { readonly kind: "bytes"; readonly bytes: number }
+  | { readonly kind: "percent"; readonly percent: number };
+
+export interface PoolCreated {
+  readonly name: string;
+  readonly formatted: boolean;
+  /** Ids found in metadata that existed before. */
+  readonly thinIds: readonly number[];
+}
+
+export interface PoolResize {
+  readonly name: string;
+  readonly data?: SizeTarget;
+  readonly metadata?: SizeTarget;
+}
+
+export type SizeTarget =
+  | { readonly kind: "absolute"; readonly bytes: number }
+  | { readonly kind: "grow"; readonly bytes: number }
+  | { readonly kind: "growPercent"; readonly percent: number };
+
+export interface PoolResized {
+  readonly dataBytesBefore: number;
+  readonly dataBytesAfter: number;
+  readonly metadataBytesBefore: number;
+  readonly metadataBytesAfter: number;
+}
+
+export interface ThinCreate {
+  readonly pool: string;
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly id?: number;
+  readonly externalOrigin?: string;
+  readonly ifNotExists?: boolean;
+}
+
+export interface ThinSnap {
+  readonly origin: string;
+  readonly name: string;
+  readonly id?: number;
+  readonly sizeBytes?: number;
+  readonly readOnly?: boolean;
+  readonly ifNotExists?: boolean;
+}
+
+/** A thin device: what the metadata says, and its name and size where udm knows them. */
+export interface ThinInfo {
+  readonly name: string | undefined;
+  readonly pool: string;
+  readonly id: number;
+  readonly sizeBytes: number | undefined;
+  readonly active: boolean;
+  readonly readOnly: boolean;
+  readonly mappedBytes: number;
+  readonly highestMappedBytes: number | undefined;
+  readonly exclusiveBytes: number | undefined;
+  readonly sharedBytes: number | undefined;
+  /** Name or id of the device this one was a snapshot of, when udm made it; or the external origin. */
+  readonly origin: string | undefined;
+  readonly externalOrigin: string | undefined;
+  /** Pool times, not dates. */
+  readonly creationTime: number;
+  readonly snapshottedTime: number;
+  readonly transactionId: number;
+}
+
+export interface ThinUsage {
+  readonly exclusiveBytes: number;
+  readonly sharedBytes: number;
+  readonly freedIfDeletedBytes: number;
+  readonly mappedBytes: number;
+}
+
+/** One run of mapped blocks. */
+export interface MapRun {
+  readonly virtualBlock: number;
+  readonly dataBlock: number;
+  readonly count: number;
+  readonly time: number;
+  /** Devices that map the first block of the run; filled when one block is asked for. */
+  readonly sharers: readonly {
+    readonly id: number;
+    readonly name: string | undefined;
+    readonly virtualBlock: number;
+  }[];
+}
+
+export interface DiffExtent {
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  readonly kind: "left-only" | "right-only" | "differ";
+}
+
+export interface TransferOptions {
+  readonly offsetBytes?: number;
+  readonly lengthBytes?: number;
+}
+
+/** Called with bytes done and bytes in all, a few times a second at most. */
+export type Progress = (doneBytes: number, totalBytes: number) => void;
+
+export interface ImportResult {
+  readonly bytes: number;
+  readonly dataBytes: number;
+  readonly verified: boolean;
+}
+
+/** What a changing operation would do, as commands of the classic tools, one a line. */
+export type Plan = readonly string[];
+
+/** Node of the tree of devices: udm's own and the machine's. */
+export interface BlockNode {
+  readonly name: string;
+  /** Kernel name for the machine's devices, `loopN`/`dm-N` for ours. */
+  readonly kname: string;
+  readonly path: string;
+  readonly majMin: string;
+  readonly removable: boolean;
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  /** disk, part, loop, dm, thin, thin-pool, linear, ... (what lsblk prints as TYPE). */
+  readonly type: string;
+  readonly mountpoints: readonly string[];
+  readonly owner: "udm" | "machine";
+  readonly pool?: string;
+  readonly thinId?: number;
+  readonly mappedBytes?: number;
+  readonly dataPercent?: number;
+  readonly metadataPercent?: number;
+  readonly origin?: string;
+  readonly state?: string;
+  readonly backingFile?: string;
+  /** `MAJ:MIN` of the devices this one stands on, ours or the machine's. */
+  readonly parents: readonly string[];
+}
+
+export interface Host {
+  // Loop devices
+  attachLoop(request: LoopAttach): Promise<LoopInfo>;
+  /** The kernel's own loop device. @returns `/dev/loopN` */
+  attachKernelLoop(request: LoopAttach): Promise<string>;
+  detachLoop(dev: string, options?: { readonly ifExists?: boolean }): Promise<void>;
+  resizeLoop(dev: string, sizeBytes?: number): Promise<LoopInfo>;
+  listLoops(): Promise<readonly LoopInfo[]>;
+
+  // Pools
+  createPool(request: PoolCreate): Promise<PoolCreated>;
+  resizePool(request: PoolResize): Promise<PoolResized>;
+  listPools(): Promise<readonly { readonly name: string; readonly state: DeviceState }[]>;
+  poolStatus(name: string): Promise<PoolInfo>;
+  setPool(name: string, change: PoolSettings): Promise<void>;
+  poolMessage(name: string, words: readonly string[]): Promise<void>;
+  removePool(name: string, options?: { readonly destroy?: boolean; readonly ifExists?: boolean }): Promise<void>;
+  /** Every run of used data blocks, in order, with the number of mappings on it. */
+  poolMap(name: string): Promise<PoolMap>;
+
+  // Thin devices
+  createThin(request: ThinCreate): Promise<void>;
+  snapThin(request: ThinSnap): Promise<void>;
+  /** `target` is a name or `POOL:ID`. */
+  deleteThin(target: string, options?: { readonly deferred?: boolean; readonly ifExists?: boolean }): Promise<void>;
+  activateThin(
+    target: string,
+    name: string,
+    options?: { readonly sizeBytes?: number; readonly ifNotExists?: boolean },
+  ): Promise<void>;
+  deactivateThin(name: string, options?: { readonly ifExists?: boolean }): Promise<void>;
+  resizeThin(name: string, size: SizeTarget): Promise<void>;
+  renameThin(oldName: string, newName: string): Promise<void>;
+  rollbackThin(name: string, snapshot: string): Promise<void>;
+  listThins(pool?: string): Promise<readonly ThinInfo[]>;
+  thinUsage(names: readonly string[]): Promise<ThinUsage>;
+  thinMap(name: string, block?: number): Promise<readonly MapRun[]>;
+  thinDiff(left: string, right: string): Promise<readonly DiffExtent[]>;
+
+  // Bytes of any mapped device
+  readDevice(name: string, out: NodeJS.WritableStream, options?: TransferOptions): Promise<number>;
+  writeDevice(name: string, input: NodeJS.ReadableStream, options?: { readonly offsetBytes?: number }): Promise<number>;
+  /** `file` or `-`; holes are kept. */
+  exportDevice(
+    name: string,
+    file: string,
+    options?: { readonly verify?: boolean; readonly progress?: Progress; readonly output?: NodeJS.WritableStream },
+  ): Promise<ImportResult>;
+  importDevice(
+    name: string,
+    file: string,
+    options?: { readonly verify?: boolean; readonly progress?: Progress; readonly input?: NodeJS.ReadableStream },
+  ): Promise<ImportResult>;
+  trimDevice(
+    name: string,
+    options?: TransferOptions & { readonly zeroes?: boolean },
+  ): Promise<{ readonly trimmedBytes: number }>;
+
+  // Tables and mapped devices
+  loadTable(
+    name: string,
+    table: readonly TableLine[],
+    options?: { readonly readOnly?: boolean; readonly uuid?: string },
+  ): Promise<void>;
+  clearTable(name: string): Promise<void>;
+  suspend(name: string, options?: { readonly noflush?: boolean }): Promise<void>;
+  resume(name: string): Promise<void>;
+  showTables(options?: {
+    readonly name?: string;
+    readonly inactive?: boolean;
+    readonly target?: string;
+  }): Promise<readonly TargetText[]>;
+  tableStatus(options?: {
+    readonly name?: string;
+    readonly noflush?: boolean;
+    readonly target?: string;
+  }): Promise<readonly TargetText[]>;
+  /** dmsetup's concise form of all tables. */
+  saveTables(): Promise<string>;
+  restoreTables(concise: string): Promise<readonly string[]>;
+  listDevices(): Promise<readonly DeviceInfo[]>;
+  deviceInfo(name: string): Promise<DeviceInfo>;
+  renameDevice(oldName: string, newName: string): Promise<void>;
+  removeDevice(
+    name: string,
+    options?: { readonly deferred?: boolean; readonly force?: boolean; readonly ifExists?: boolean },
+  ): Promise<void>;
+  deviceMessage(name: string, sector: number, words: readonly string[]): Promise<string | undefined>;
+  /** Resolves with the event number once it differs from `eventNr` (default: the present one). */
+  waitDevice(name: string, options?: { readonly eventNr?: number; readonly timeoutMs?: number }): Promise<number>;
+
+  // Inspection
+  blockNodes(): Promise<readonly BlockNode[]>;
+
+  /** The commands of dmsetup, losetup and truncate that the operation called on it amounts to; nothing is changed. */
+  readonly plan: HostPlans;
+  close(): Promise<void>;
+}
+
+export interface PoolSettings {
+  readonly lowWater?: LowWater;
+  readonly features?: Partial<PoolFeatures>;
+  readonly autoextendThresholdPercent?: number;
+  readonly autoextendPercent?: number;
+  readonly maxSizeBytes?: number;
+}
+
+export interface PoolMap {
+  readonly totalBlocks: number;
+  readonly blockBytes: number;
+  readonly runs: readonly { readonly dataBlock: number; readonly count: number; readonly mappings: number }[];
+}
+
+/** `--dry-run` of the changing operations: same arguments, same refusals, no change. */
+export interface HostPlans {
+  attachLoop(request: LoopAttach): Promise<Plan>;
+  detachLoop(dev: string): Promise<Plan>;
+  resizeLoop(dev: string, sizeBytes?: number): Promise<Plan>;
+  createPool(request: PoolCreate): Promise<Plan>;
+  resizePool(request: PoolResize): Promise<Plan>;
+  removePool(name: string, options?: { readonly destroy?: boolean }): Promise<Plan>;
+  createThin(request: ThinCreate): Promise<Plan>;
+  snapThin(request: ThinSnap): Promise<Plan>;
+  deleteThin(target: string): Promise<Plan>;
+  resizeThin(name: string, size: SizeTarget): Promise<Plan>;
+  removeDevice(name: string): Promise<Plan>;
+}

@@ -1,0 +1,1 @@
+export type { BlockDevice, Extent, SyncIo } from "./block-device.js";

@@ -1,0 +1,35 @@
+import { defineConfig } from "vitest/config";
+
+const shared = { testTimeout: 120_000, hookTimeout: 120_000, pool: "forks" as const };
+
+/**
+ * unit: the library, in process. cli: the built program, real files, a full state dir. kernel: a guest with a real
+ * device-mapper. long: the same rules at a size that does not fit a coffee break.
+ */
+export default defineConfig({
+  test: {
+    poolOptions: { forks: { maxForks: 2, minForks: 1 } },
+    projects: [
+      {
+        test: {
+          ...shared,
+          name: "unit",
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/kernel/**", "test/cli/**", "test/scripts/**"],
+        },
+      },
+      { test: { ...shared, name: "cli", include: ["test/cli/**/*.test.ts", "test/scripts/**/*.test.ts"] } },
+      {
+        test: {
+          ...shared,
+          name: "kernel",
+          include: ["test/kernel/**/*.test.ts"],
+          testTimeout: 1_200_000,
+          hookTimeout: 1_200_000,
+          fileParallelism: false,
+        },
+      },
+      { test: { ...shared, name: "long", include: ["test/**/*.long.ts"], testTimeout: 7_200_000 } },
+    ],
+  },
+});
