@@ -1,1 +1,20 @@
 export type { BlockDevice, Extent, SyncIo } from "./block-device.js";
+export { codeForErrno, errnoError, errnoName, reasonForErrno, systemError } from "./errno.js";
+export { MemoryDevice, type MemoryDeviceOptions } from "./memory-device.js";
+export {
+  type FileRange,
+  LOOP_FLAG_AUTOCLEAR,
+  LOOP_FLAG_DIRECT_IO,
+  LOOP_FLAG_PARTSCAN,
+  LOOP_FLAG_READ_ONLY,
+  type LockKind,
+  type LoopStatus,
+  type Native,
+  type NativeSupport,
+  nativeCalls,
+  nativeSupport,
+} from "./native.js";
+export { checkRange, refuseReadOnly } from "./range.js";
+export { type RunOptions, type RunResult, run, runSync } from "./run.js";
+export { SliceDevice, type SliceOptions } from "./slice-device.js";
+export { SyncBackedDevice } from "./sync-backed-device.js";

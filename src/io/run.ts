@@ -1,0 +1,117 @@
+/** Running outside programs: arguments as an array, no shell, a time limit, their output in the error. */
+import { spawnSync } from "node:child_process";
+import { ToolError } from "../errors/index.js";
+
+export interface RunOptions {
+  /** Default 60 seconds. */
+  readonly timeoutMs?: number;
+  readonly input?: string | Uint8Array;
+  /** Exit statuses that are not failures; default only 0. */
+  readonly okStatuses?: readonly number[];
+  readonly cwd?: string;
+  /** Added to the environment; the language is always C, so that output parses. */
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+export interface RunResult {
+  readonly status: number;
+  /** Without the last line end. */
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+const DEFAULT_TIMEOUT_MS = 60_000;
+/** More output than this is a program gone wrong. */
+const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
+
+/** Runs a program and waits for it. @throws ToolError ENOENT not installed, ETIMEDOUT, EIO a bad exit status */
+export async function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  const { execa } = await import("execa");
+  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+  const result = await execa(program, [...args], {
+    reject: false,
+    timeout: timeoutMs,
+    maxBuffer: MAX_OUTPUT_BYTES,
+    stripFinalNewline: true,
+    env: { LC_ALL: "C", ...options.env },
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...(options.input === undefined ? { stdin: "ignore" as const } : { input: options.input }),
+  });
+  return conclude(program, args, options, {
+    status: result.exitCode,
+    signal: result.signal,
+    errno: result.failed && result.exitCode === undefined ? (result as { code?: string }).code : undefined,
+    timedOut: result.timedOut,
+    stdout: textOf(result.stdout),
+    stderr: textOf(result.stderr),
+  });
+}
+
+/** As run, without giving way to anything else: for the synchronous side of a device where system calls are missing. */
+export function runSync(
+  program: string,
+  args: readonly string[],
+  options: RunOptions & { /** Descriptors handed down as 3, 4, ... */ readonly passFds?: readonly number[] } = {},
+): RunResult {
+  const result = spawnSync(program, args, {
+    timeout: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+    maxBuffer: MAX_OUTPUT_BYTES,
+    encoding: "utf8",
+    env: { ...process.env, LC_ALL: "C", ...options.env },
+    stdio: ["pipe", "pipe", "pipe", ...(options.passFds ?? [])],
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...(options.input === undefined ? {} : { input: options.input }),
+  });
+  const errno = (result.error as NodeJS.ErrnoException | undefined)?.code;
+  return conclude(program, args, options, {
+    status: result.status ?? undefined,
+    signal: result.signal ?? undefined,
+    errno,
+    timedOut: errno === "ETIMEDOUT",
+    stdout: (result.stdout ?? "").replace(/\n$/, ""),
+    stderr: (result.stderr ?? "").replace(/\n$/, ""),
+  });
+}
+
+interface Outcome {
+  readonly status: number | undefined;
+  readonly signal: string | undefined;
+  readonly errno: string | undefined;
+  readonly timedOut: boolean;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function conclude(program: string, args: readonly string[], options: RunOptions, outcome: Outcome): RunResult {
+  if (outcome.errno === "ENOENT" || outcome.errno === "EACCES") {
+    throw new ToolError(outcome.errno, `${program}: not found`, {
+      hint: `install ${program}, or set PATH so that it is found`,
+    });
+  }
+  if (outcome.timedOut) {
+    const seconds = (options.timeoutMs ?? DEFAULT_TIMEOUT_MS) / 1000;
+    throw new ToolError("ETIMEDOUT", `${commandLine(program, args)}: no end after ${seconds} s${saidOf(outcome)}`);
+  }
+  if (outcome.status === undefined) {
+    const why = outcome.signal !== undefined ? `killed by ${outcome.signal}` : (outcome.errno ?? "could not be run");
+    throw new ToolError("EIO", `${commandLine(program, args)}: ${why}${saidOf(outcome)}`);
+  }
+  if (!(options.okStatuses ?? [0]).includes(outcome.status)) {
+    throw new ToolError("EIO", `${commandLine(program, args)}: exit status ${outcome.status}${saidOf(outcome)}`);
+  }
+  return { status: outcome.status, stdout: outcome.stdout, stderr: outcome.stderr };
+}
+
+function commandLine(program: string, args: readonly string[]): string {
+  return [program, ...args].map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word}'`)).join(" ");
+}
+
+/** What the program said, on one line: its errors, else its output, at most 500 characters. */
+function saidOf({ stderr, stdout }: Outcome): string {
+  const said = (stderr.trim() || stdout.trim()).replaceAll(/\s*\n\s*/g, "; ");
+  return said === "" ? "" : `: ${said.slice(0, 500)}`;
+}
+
+function textOf(output: unknown): string {
+  return typeof output === "string" ? output : "";
+}
