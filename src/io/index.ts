@@ -1,5 +1,7 @@
+export { majorMinor } from "./backing.js";
 export type { BlockDevice, Extent, SyncIo } from "./block-device.js";
 export { codeForErrno, errnoError, errnoName, reasonForErrno, systemError } from "./errno.js";
+export { FileDevice, type FileDeviceOptions } from "./file-device.js";
 export { MemoryDevice, type MemoryDeviceOptions } from "./memory-device.js";
 export {
   type FileRange,
@@ -17,4 +19,5 @@ export {
 export { checkRange, refuseReadOnly } from "./range.js";
 export { type RunOptions, type RunResult, run, runSync } from "./run.js";
 export { SliceDevice, type SliceOptions } from "./slice-device.js";
+export { createSparseFile, flushFolder, freeBytes, setFileSize } from "./sparse-file.js";
 export { SyncBackedDevice } from "./sync-backed-device.js";

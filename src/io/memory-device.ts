@@ -60,10 +60,7 @@ export class MemoryDevice extends SyncBackedDevice implements BlockDevice {
 
   /** Grows or cuts off; what is cut off reads as zeros when the device grows again. */
   resize(sizeBytes: number): void {
-    if (sizeBytes < this.#sizeBytes) {
-      const writable = { start: sizeBytes, end: this.#sizeBytes };
-      this.#zeroBetween(writable.start, writable.end);
-    }
+    if (sizeBytes < this.#sizeBytes) this.#zeroBetween(sizeBytes, this.#sizeBytes);
     this.#sizeBytes = sizeBytes;
   }
 

@@ -4,10 +4,9 @@ import { SECTOR_BYTES } from "../units/index.js";
 
 /** @throws IoError EINVAL when [offset, offset + length) leaves the device or does not begin and end at a sector. */
 export function checkRange(device: string, sizeBytes: number, offset: number, length: number): void {
-  const end = offset + length;
-  if (offset >= 0 && end <= sizeBytes && offset % SECTOR_BYTES === 0 && length % SECTOR_BYTES === 0 && length >= 0) {
+  // The low bits of a number survive the conversion to 32 bits, also above 2^32.
+  if (((offset | length) & (SECTOR_BYTES - 1)) === 0 && offset >= 0 && length >= 0 && offset + length <= sizeBytes)
     return;
-  }
   throw rangeError(device, sizeBytes, offset, length);
 }
 
