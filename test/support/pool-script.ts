@@ -1,0 +1,133 @@
+/**
+ * What is done to a pool, step by step, as plain values: a kernel in the guest and our engine carry out the same script,
+ * and a model says what must come out.
+ *
+ * A pool of the kernel also commits by itself about once a second while a thin device has changes. So that both commit at
+ * the same points, scripts follow every write that maps something with a flush; only writes of a group that takes
+ * milliseconds share one. Executors report the commits of every step; a stray one is found by comparing them.
+ */
+
+export const SECTOR_BYTES = 512;
+
+/** Words of a pool's table line behind the low-water mark. */
+export type FeatureWord =
+  | "skip_block_zeroing"
+  | "ignore_discard"
+  | "no_discard_passdown"
+  | "read_only"
+  | "error_if_no_space";
+
+export interface PoolShape {
+  readonly metadataBlocks: number;
+  readonly dataBlocks: number;
+  readonly blockSectors: number;
+  readonly lowWaterBlocks: number;
+  readonly features: readonly FeatureWord[];
+  /** Size of every thin device of the script. */
+  readonly thinBytes: number;
+}
+
+export type PoolStep =
+  | { readonly kind: "create-thin"; readonly id: number }
+  | { readonly kind: "create-snap"; readonly id: number; readonly origin: number }
+  | { readonly kind: "delete"; readonly id: number }
+  /** The thin device's table is loaded; only then it can be written. */
+  | { readonly kind: "activate"; readonly id: number }
+  | { readonly kind: "deactivate"; readonly id: number }
+  | {
+      readonly kind: "write";
+      readonly id: number;
+      readonly offsetBytes: number;
+      readonly lengthBytes: number;
+      readonly seed: number;
+    }
+  | { readonly kind: "flush"; readonly id: number }
+  | { readonly kind: "discard"; readonly id: number; readonly offsetBytes: number; readonly lengthBytes: number }
+  | { readonly kind: "grow-data"; readonly dataBlocks: number }
+  | { readonly kind: "grow-metadata"; readonly metadataBlocks: number }
+  /** Another table line for the live pool: suspend, load, resume. */
+  | {
+      readonly kind: "reload";
+      readonly features: readonly FeatureWord[];
+      readonly lowWaterBlocks: number;
+      readonly dataBlocks: number;
+    }
+  | { readonly kind: "reserve" }
+  | { readonly kind: "release" }
+  | { readonly kind: "set-transaction-id"; readonly from: number; readonly to: number }
+  | { readonly kind: "message"; readonly words: readonly string[] }
+  /** All thin devices and the pool are removed, and the pool is made again on the same devices. */
+  | { readonly kind: "reopen" }
+  /** A write that may have to wait for room; what became of it is the text of the next join, in order. */
+  | {
+      readonly kind: "start-write";
+      readonly id: number;
+      readonly offsetBytes: number;
+      readonly lengthBytes: number;
+      readonly seed: number;
+    }
+  | { readonly kind: "join" }
+  | { readonly kind: "wait"; readonly milliseconds: number }
+  /** From now on the metadata device refuses writes, or everything, or nothing. */
+  | { readonly kind: "metadata-fault"; readonly refuses: "writes" | "everything" | "nothing" }
+  | { readonly kind: "status"; readonly noflush?: boolean }
+  | { readonly kind: "table" }
+  | { readonly kind: "thin-status"; readonly id: number }
+  /** Fingerprint of all bytes of an active thin device. */
+  | { readonly kind: "sum"; readonly id: number }
+  /** The metadata device as it is now is put aside. */
+  | { readonly kind: "checkpoint"; readonly title: string };
+
+export interface PoolScript {
+  readonly name: string;
+  readonly shape: PoolShape;
+  readonly steps: readonly PoolStep[];
+}
+
+export interface StepResult {
+  /** "ok" or the name of an errno. */
+  readonly outcome: string;
+  /** Superblocks written meanwhile; undefined where the two ways of doing the step differ in that. */
+  readonly commits: number | undefined;
+  /** Status words, table words or a fingerprint; else empty. */
+  readonly text: string;
+}
+
+export interface ScriptRun {
+  readonly results: readonly StepResult[];
+  /** Images put aside by checkpoints, in order. */
+  readonly checkpoints: readonly { readonly title: string; readonly step: number; readonly metadata: Uint8Array }[];
+}
+
+/** A step on one line, for messages. */
+export function stepText(step: PoolStep): string {
+  const { kind, ...rest } = step;
+  return [kind, ...Object.entries(rest).map(([key, value]) => `${key}=${String(value)}`)].join(" ");
+}
+
+/** The first step at which two runs of a script differ, in words; undefined when there is none. */
+export function firstDifference(script: PoolScript, ours: ScriptRun, theirs: ScriptRun): string | undefined {
+  for (const [index, step] of script.steps.entries()) {
+    const a = ours.results[index];
+    const b = theirs.results[index];
+    const at = `${script.name}: step ${index} (${stepText(step)})`;
+    if (a === undefined || b === undefined) return `${at}: only one side carried it out`;
+    if (a.outcome !== b.outcome) return `${at}: ${a.outcome}, wanted ${b.outcome}`;
+    if (a.text !== b.text) return `${at}: "${a.text}", wanted "${b.text}"`;
+    if (a.commits !== undefined && b.commits !== undefined && a.commits !== b.commits) {
+      return `${at}: ${a.commits} commits, wanted ${b.commits}`;
+    }
+  }
+  return undefined;
+}
+
+/** Fills `buffer` with what a write step puts at `offsetBytes`: each sector repeats its seed and its number. */
+export function fillPattern(buffer: Uint8Array, offsetBytes: number, seed: number): void {
+  const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+  for (let at = 0; at < buffer.length; at += SECTOR_BYTES) {
+    const sector = (offsetBytes + at) / SECTOR_BYTES;
+    view.setUint32(at, seed, true);
+    view.setUint32(at + 4, sector, true);
+    for (let size = 8; size < SECTOR_BYTES; size *= 2) buffer.copyWithin(at + size, at, at + size);
+  }
+}
