@@ -1,7 +1,7 @@
 /** linear DEV OFFSET: a stretch of another device. */
 import { codeOf } from "../errors/index.js";
-import { SliceDevice } from "../io/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
+import { stretchOf } from "./stretch.js";
 import type { TargetType } from "./target.js";
 import { asCode, parseDecimal, refuse, toNumber } from "./words.js";
 
@@ -32,9 +32,9 @@ export const LINEAR: TargetType = {
   async open(line, context) {
     const [number, offset] = line.args;
     const below = await context.open(number!, { readOnly: context.readOnly });
-    const device = new SliceDevice(below, {
+    const device = stretchOf(below, {
       offsetBytes: Number(offset) * SECTOR_BYTES,
-      sizeBytes: line.lengthSectors * SECTOR_BYTES,
+      lengthBytes: line.lengthSectors * SECTOR_BYTES,
     });
     return { device, status: () => "", close: () => device.close() };
   },

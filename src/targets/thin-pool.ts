@@ -1,8 +1,9 @@
 /** thin-pool META DATA BLOCK LOWWATER [N FEATURE...]: checks in the order of the kernel's target. */
 import { type Code, codeOf, UdmError } from "../errors/index.js";
-import { SliceDevice } from "../io/index.js";
+import type { BlockDevice } from "../io/index.js";
 import { NO_FEATURES, Pool, type PoolConfig, type PoolFeatures } from "../thin/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
+import { stretchOf } from "./stretch.js";
 import type { OpenContext, Target, TargetLine, TargetType } from "./target.js";
 import { asCode, parseDecimal, refuse, toNumber } from "./words.js";
 
@@ -146,6 +147,7 @@ async function openPool(line: TargetLine, context: OpenContext): Promise<Target>
   let pool = own?.pool;
   if (pool === undefined) {
     const metadata = await context.open(metadataNumber!, { readOnly: config.features.readOnly });
+    if (!config.features.readOnly) refuseReadOnly(metadata, data);
     try {
       pool = Pool.load({
         name: context.deviceNumber,
@@ -164,7 +166,7 @@ async function openPool(line: TargetLine, context: OpenContext): Promise<Target>
     }
   }
   const service = pool;
-  const device = new SliceDevice(data, { offsetBytes: 0, sizeBytes: line.lengthSectors * SECTOR_BYTES });
+  const device = stretchOf(data, { offsetBytes: 0, lengthBytes: line.lengthSectors * SECTOR_BYTES });
   return {
     device,
     pool: service,
@@ -177,4 +179,14 @@ async function openPool(line: TargetLine, context: OpenContext): Promise<Target>
     suspend: (options) => service.suspend(options),
     close: () => service.close(),
   };
+}
+
+function refuseReadOnly(metadata: BlockDevice, data: BlockDevice): void {
+  const hint = "give the pool a device that can be written, or the feature read_only";
+  if (metadata.isReadOnly) {
+    throw refuse("thin-pool", `Error opening metadata block device: ${metadata.name} is read-only`, "EACCES", hint);
+  }
+  if (data.isReadOnly) {
+    throw refuse("thin-pool", `Error getting data device: ${data.name} is read-only`, "EACCES", hint);
+  }
 }

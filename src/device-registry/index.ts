@@ -1,0 +1,25 @@
+export { type ConciseDevice, formatConcise, parseConcise } from "./concise.js";
+export { MappedDevice } from "./mapped-device.js";
+export { compareNames, mangle, parseName, parseUuid, unmangle } from "./names.js";
+export {
+  type Below,
+  MAPPED_MAJOR,
+  Registry,
+  type RegistryOptions,
+  type TargetStatus,
+  tableTexts,
+} from "./registry.js";
+export {
+  type DeviceRecord,
+  EMPTY_STATE,
+  formatState,
+  type InactiveTable,
+  type Intent,
+  type LoopRecord,
+  type MadeFile,
+  type PoolRecord,
+  parseState,
+  type State,
+  type ThinRecord,
+} from "./state.js";
+export { formatLine, formatTable, parseTable, tableParams, tableSectors } from "./table-text.js";

@@ -1,0 +1,719 @@
+/**
+ * The registry: mapped devices, what their tables stand on, and their life. Records are plain values that the state
+ * file keeps; a device is opened from its record when its bytes or its status are wanted, together with all that is
+ * below it, and closed by `close`. One caller at a time.
+ */
+import { StateError, type UdmError } from "../errors/index.js";
+import type { BlockDevice } from "../io/index.js";
+import {
+  type FoundDevice,
+  findTargetType,
+  type KnownPool,
+  type OpenContext,
+  type OpenPool,
+  type ParseContext,
+  poolConfigOf,
+  type Target,
+  type TargetLine,
+} from "../targets/index.js";
+import type { Pool, PoolRuntime } from "../thin/index.js";
+import { SECTOR_BYTES } from "../units/index.js";
+import { MappedDevice, type Segment } from "./mapped-device.js";
+import { compareNames, parseName, parseUuid, unmangle } from "./names.js";
+import type { DeviceRecord, PoolRecord } from "./state.js";
+import { tableParams, tableSectors } from "./table-text.js";
+
+/** Major number of mapped devices. */
+export const MAPPED_MAJOR = 253;
+const MAX_MINOR = 1048575;
+/** Largest end of a table in sectors. Source: dmsetup-cli, 7.2. */
+const MAX_TABLE_SECTORS = 2 ** 54;
+
+/** Devices that are not mapped: loops and the machine's own. */
+export interface Below {
+  /** @throws StateError ENODEV, ENXIO, EBUSY */
+  find(word: string): Promise<FoundDevice>;
+  /** Shared by all who ask; closed by its owner. */
+  open(number: string, mode: { readonly readOnly: boolean }): Promise<BlockDevice>;
+  /** Size without opening for I/O. */
+  sizeSectors(number: string): Promise<number>;
+}
+
+export interface RegistryOptions {
+  readonly devices: readonly DeviceRecord[];
+  readonly below: Below;
+  readonly log?: (line: string) => void;
+  readonly noSpaceTimeoutMs?: number;
+  readonly cacheBlocks?: number;
+}
+
+interface Opened {
+  readonly device: MappedDevice;
+  pool: Pool | undefined;
+  /** Targets of the inactive table; opened by `load`, taken over by `resume`. */
+  inactive: readonly Segment[] | undefined;
+}
+
+export interface TargetStatus {
+  readonly device: string;
+  readonly startSectors: number;
+  readonly lengthSectors: number;
+  readonly type: string;
+  readonly params: string;
+}
+
+export class Registry {
+  readonly #records = new Map<string, DeviceRecord>();
+  readonly #opened = new Map<number, Opened>();
+  readonly #below: Below;
+  readonly #log: (line: string) => void;
+  readonly #options: RegistryOptions;
+
+  constructor(options: RegistryOptions) {
+    this.#options = options;
+    this.#below = options.below;
+    this.#log = options.log ?? (() => {});
+    for (const record of options.devices) this.#records.set(record.name, record);
+  }
+
+  // What there is
+
+  /** All records, in byte order of their names. */
+  records(): readonly DeviceRecord[] {
+    return [...this.#records.values()].sort((left, right) => compareNames(left.name, right.name));
+  }
+
+  /** @throws StateError ENXIO */
+  get(name: string): DeviceRecord {
+    const record = this.find(name);
+    if (record === undefined) {
+      throw new StateError("ENXIO", `no device '${name}'`, { hint: "udm device list shows the devices there are" });
+    }
+    return record;
+  }
+
+  /** By name (either form), `/dev/mapper/NAME` or `253:N`. */
+  find(text: string): DeviceRecord | undefined {
+    const path = /^\/dev\/mapper\/([^/]+)$/.exec(text);
+    const name = path?.[1] ?? text;
+    const number = new RegExp(`^0*${MAPPED_MAJOR}:(\\d+)$`).exec(text);
+    if (number !== null) {
+      const minor = Number(number[1]);
+      return this.records().find((each) => each.minor === minor);
+    }
+    return this.#records.get(name) ?? this.#records.get(unmangle(name));
+  }
+
+  /** `MAJ:MIN` of a record. */
+  static numberOf(record: { readonly minor: number }): string {
+    return `${MAPPED_MAJOR}:${record.minor}`;
+  }
+
+  /** Names of the devices whose tables, live or inactive, use a device. */
+  usersOf(number: string): readonly string[] {
+    return this.records()
+      .filter((each) => tablesOf(each).some((lines) => devicesOf(lines).includes(number)))
+      .map((each) => each.name);
+  }
+
+  /** One for each table of another device that uses it. */
+  openCount(record: DeviceRecord): number {
+    const number = Registry.numberOf(record);
+    return this.records()
+      .flatMap((each) => tablesOf(each))
+      .filter((lines) => devicesOf(lines).includes(number)).length;
+  }
+
+  /** `MAJ:MIN` of what a table stands on, in reverse order of first reference. */
+  dependencies(record: DeviceRecord, options: { readonly inactive?: boolean } = {}): readonly string[] {
+    const lines = options.inactive === true ? record.inactive?.lines : record.live;
+    return devicesOf(lines ?? []).reverse();
+  }
+
+  /** Records so that each comes after those it stands on. */
+  inDependencyOrder(): readonly DeviceRecord[] {
+    const ordered = new Set<DeviceRecord>();
+    const visit = (record: DeviceRecord) => {
+      if (ordered.has(record)) return;
+      for (const lines of tablesOf(record)) {
+        for (const number of devicesOf(lines)) {
+          const below = this.find(number);
+          if (below !== undefined && below !== record) visit(below);
+        }
+      }
+      ordered.add(record);
+    };
+    for (const record of this.records()) visit(record);
+    return [...ordered];
+  }
+
+  /** A device as a word of a table or an argument names it. */
+  async findDevice(word: string): Promise<FoundDevice> {
+    const record = this.find(word);
+    if (record === undefined) return this.#below.find(word);
+    return { number: Registry.numberOf(record), kernelName: `dm-${record.minor}`, kind: "mapped" };
+  }
+
+  async sizeSectors(number: string): Promise<number> {
+    const record = this.find(number);
+    return record === undefined ? this.#below.sizeSectors(number) : tableSectors(record.live ?? []);
+  }
+
+  // Life
+
+  /** A new device without a table. */
+  create(request: { readonly name: string; readonly uuid?: string; readonly minor?: number }): DeviceRecord {
+    const name = parseName(request.name);
+    const uuid = parseUuid(request.uuid ?? "");
+    if (this.#records.has(name)) {
+      throw new StateError("EBUSY", `the name '${name}' is in use`, {
+        hint: "choose another name, or remove the device",
+      });
+    }
+    this.#refuseUuidInUse(uuid);
+    const taken = new Set(this.records().map((each) => each.minor));
+    let minor = request.minor ?? 0;
+    if (request.minor === undefined) while (taken.has(minor)) minor++;
+    if (taken.has(minor) || minor > MAX_MINOR) {
+      throw new StateError("ENXIO", `minor ${minor} is ${taken.has(minor) ? "in use" : "out of range"}`, {
+        hint: `minors go from 0 to ${MAX_MINOR}; leave it out for the lowest free one`,
+      });
+    }
+    const record: DeviceRecord = {
+      name,
+      uuid,
+      minor,
+      readOnly: false,
+      suspended: false,
+      eventNr: 0,
+      deferredRemove: false,
+    };
+    this.#records.set(name, record);
+    return record;
+  }
+
+  /** Fills the inactive slot. A refused table leaves the slot as it was. */
+  async load(name: string, lines: readonly TargetLine[], options: { readonly readOnly?: boolean } = {}): Promise<void> {
+    const record = this.get(name);
+    const readOnly = options.readOnly ?? false;
+    const parsed = await this.#parse(record, lines, readOnly);
+    this.#refuseReplacing(record, parsed);
+    if (record.live === undefined) await this.#checkSizes(record, parsed);
+    const segments = await this.#openTargets(record, parsed, readOnly);
+    const opened = this.#openedOf(record);
+    await closeAll(opened.inactive ?? [], opened.pool);
+    opened.inactive = segments;
+    opened.pool ??= segments[0]?.target.pool;
+    this.#update(record.name, { inactive: { lines: parsed, readOnly } });
+  }
+
+  async clear(name: string): Promise<void> {
+    const record = this.get(name);
+    const opened = this.#opened.get(record.minor);
+    await closeAll(opened?.inactive ?? [], opened?.pool);
+    if (opened !== undefined) opened.inactive = undefined;
+    const { inactive: _dropped, ...rest } = record;
+    this.#records.set(record.name, rest);
+  }
+
+  async suspend(name: string, options: { readonly noflush?: boolean } = {}): Promise<void> {
+    const record = this.get(name);
+    if (record.suspended) return;
+    // A pool commits and remembers what it knows; other targets have nothing to do when nobody has them open.
+    if (record.live !== undefined && (isPool(record) || this.#opened.has(record.minor))) {
+      const { device } = await this.#open(record);
+      const noflush = options.noflush ?? false;
+      await device.suspend({ noflush });
+      for (const { target } of device.segments) await target.suspend?.({ noflush });
+    }
+    this.#update(name, { suspended: true });
+  }
+
+  /**
+   * Makes the inactive table live, or the present one run again. A table that does not fit what is below is dropped and
+   * the device stays suspended; one that its target refuses stays live and suspended. Both are kept by the caller.
+   */
+  async resume(name: string): Promise<void> {
+    const record = this.get(name);
+    const next = record.inactive;
+    if (next === undefined) {
+      if (record.live === undefined || !record.suspended) return this.#update(record.name, { suspended: false });
+      const opened = await this.#open(record);
+      await this.#preResume(record, opened.device.segments, false);
+      opened.device.resume();
+      return this.#update(record.name, { suspended: false });
+    }
+    if (record.live !== undefined) {
+      try {
+        await this.#checkSizes(record, next.lines);
+      } catch (error) {
+        await this.clear(name);
+        this.#update(name, { suspended: true });
+        throw error;
+      }
+    }
+    const opened = this.#openedOf(record);
+    const isOpen = opened.device.segments.length > 0;
+    if (isOpen || (record.live !== undefined && isPool(record))) {
+      const { device } = await this.#open(record);
+      await device.suspend({ noflush: false });
+      if (!record.suspended) for (const { target } of device.segments) await target.suspend?.({ noflush: false });
+    }
+    opened.inactive ??= await this.#openTargets(record, next.lines, next.readOnly);
+    const old = opened.device.segments;
+    const segments = opened.inactive;
+    const wasPool = opened.pool;
+    opened.pool = segments[0]?.target.pool;
+    opened.inactive = undefined;
+    opened.device.setTargets(segments, {
+      sizeBytes: tableSectors(next.lines) * SECTOR_BYTES,
+      isReadOnly: next.readOnly,
+    });
+    await closeAll(old, opened.pool);
+    if (wasPool !== undefined && wasPool !== opened.pool) await wasPool.close();
+    const { inactive: _taken, ...rest } = record;
+    this.#records.set(record.name, { ...rest, live: next.lines, readOnly: next.readOnly, suspended: true });
+    await this.#preResume(record, segments, true);
+    opened.device.resume();
+    this.#update(record.name, { suspended: false });
+  }
+
+  rename(oldName: string, newName: string): void {
+    const record = this.get(oldName);
+    const name = parseName(newName, "new name");
+    if (this.#records.has(name)) {
+      throw new StateError("EBUSY", `the name '${name}' is in use`, { hint: "choose another name" });
+    }
+    this.#records.delete(record.name);
+    this.#records.set(name, { ...record, name });
+  }
+
+  setUuid(name: string, text: string): void {
+    const record = this.get(name);
+    const uuid = parseUuid(text);
+    if (record.uuid !== "") {
+      throw new StateError("EINVAL", `'${record.name}' has a uuid already: ${record.uuid}`, {
+        hint: "a uuid is set once and never changed",
+      });
+    }
+    this.#refuseUuidInUse(uuid);
+    this.#update(record.name, { uuid });
+  }
+
+  /** @throws StateError EBUSY while another device's table uses it */
+  async remove(name: string): Promise<void> {
+    const record = this.get(name);
+    const users = this.usersOf(Registry.numberOf(record));
+    if (users.length > 0) {
+      throw new StateError("EBUSY", `'${record.name}' is in use by ${users.join(", ")}`, {
+        hint: `remove ${users.length === 1 ? "it" : "them"} first, or use --deferred`,
+      });
+    }
+    await this.#close(record);
+    this.#records.delete(record.name);
+  }
+
+  /** Replaces the live table by errors of the same length, which lets go of all below. */
+  async wipe(name: string): Promise<void> {
+    const record = this.get(name);
+    if (record.live === undefined) return;
+    await this.#close(record);
+    const line = { startSectors: 0, lengthSectors: tableSectors(record.live), type: "error", args: [] };
+    const { inactive: _inactive, pool: _pool, ...rest } = record;
+    this.#records.set(record.name, { ...rest, live: [line], suspended: false });
+  }
+
+  /** Changes what is only remembered: flags, event number, the pool's part. */
+  update(
+    name: string,
+    change: Partial<Pick<DeviceRecord, "deferredRemove" | "eventNr">> & { readonly pool?: PoolRecord },
+  ): void {
+    this.#update(this.get(name).name, change);
+  }
+
+  /** Puts a table in place that differs in length only, without opening anything. */
+  replaceLive(name: string, live: readonly TargetLine[]): void {
+    this.#update(this.get(name).name, { live });
+  }
+
+  // Bytes, status, messages
+
+  /** The device, open and resumed. @throws StateError ENXIO (no table), EBUSY (it or something below is suspended) */
+  async open(name: string): Promise<MappedDevice> {
+    const record = this.get(name);
+    if (record.live === undefined) {
+      throw new StateError("ENXIO", `'${record.name}' has no live table`, { hint: `udm table resume ${record.name}` });
+    }
+    const { device } = await this.#open(record);
+    this.#refuseSuspended(record);
+    return device;
+  }
+
+  /** The pool a device is; works while it is suspended. */
+  async openPool(name: string): Promise<OpenPool> {
+    const record = this.get(name);
+    const { pool } = record.live === undefined ? await this.#openInactive(record) : await this.#open(record);
+    if (pool === undefined) {
+      throw new StateError("EINVAL", `'${record.name}' is not a thin pool`, { hint: "udm pool list shows the pools" });
+    }
+    return { pool, isSuspended: this.get(name).suspended || record.live === undefined };
+  }
+
+  async status(
+    name: string,
+    options: { readonly noflush?: boolean; readonly inactive?: boolean } = {},
+  ): Promise<readonly TargetStatus[]> {
+    const record = this.get(name);
+    const lines = (options.inactive === true ? record.inactive?.lines : record.live) ?? [];
+    const fixed = lines.map((line) => findTargetType(line.type)?.fixedStatus?.(line.args));
+    const opened = fixed.includes(undefined) ? await this.#open(record) : undefined;
+    return lines.map((line, index) => ({
+      device: record.name,
+      startSectors: line.startSectors,
+      lengthSectors: line.lengthSectors,
+      type: line.type,
+      params: fixed[index] ?? opened?.device.segments[index]?.target.status(options) ?? "",
+    }));
+  }
+
+  /** @returns the reply, if there is one */
+  async message(name: string, sector: number, words: readonly string[]): Promise<string | undefined> {
+    const record = this.get(name);
+    const [word] = words;
+    const no = (reason: string, hint: string) =>
+      new StateError("EINVAL", `message to '${record.name}': ${reason}`, { hint });
+    if (word === undefined || word === "") throw no("empty message", "give the words of the message");
+    if (word.startsWith("@")) {
+      if (word.toLowerCase() !== "@cancel_deferred_remove")
+        throw no(`unknown message '${word}'`, "words that begin with @ are for the driver");
+      this.#update(record.name, { deferredRemove: false });
+      return undefined;
+    }
+    if (record.live === undefined) throw no("no live table", `udm table resume ${record.name}`);
+    const index = record.live.findIndex(
+      (line) => sector >= line.startSectors && sector < line.startSectors + line.lengthSectors,
+    );
+    const line = record.live[index];
+    if (line === undefined)
+      throw no(`sector ${sector} is outside the device`, `it has ${tableSectors(record.live)} sectors`);
+    if (line.type !== "thin-pool") throw no(`target type ${line.type} does not support messages`, "pools do");
+    const { device } = await this.#open(record);
+    return device.segments[index]?.target.message?.(words);
+  }
+
+  /** Pools that are open, with the record each belongs to. */
+  openPools(): readonly { readonly record: DeviceRecord; readonly pool: Pool }[] {
+    return this.records().flatMap((record) => {
+      const pool = this.#opened.get(record.minor)?.pool;
+      return pool === undefined ? [] : [{ record, pool }];
+    });
+  }
+
+  /** Closes all that is open, users before what they use; pools commit. Their last knowledge goes into the records. */
+  async close(): Promise<void> {
+    const failures: unknown[] = [];
+    for (const record of [...this.inDependencyOrder()].reverse()) {
+      await this.#close(record).catch((error: unknown) => failures.push(error));
+    }
+    if (failures.length > 0) throw failures[0];
+  }
+
+  // Inside
+
+  #update(name: string, change: Partial<DeviceRecord>): void {
+    const record = this.#records.get(name);
+    if (record !== undefined) this.#records.set(name, { ...record, ...change });
+  }
+
+  #refuseUuidInUse(uuid: string): void {
+    const owner = uuid === "" ? undefined : this.records().find((each) => each.uuid === uuid);
+    if (owner !== undefined) {
+      throw new StateError("EBUSY", `the uuid '${uuid}' is in use by '${owner.name}'`, { hint: "choose another uuid" });
+    }
+  }
+
+  /** A request to a device waits while it or anything below is suspended; a command must not, so it is told. */
+  #refuseSuspended(record: DeviceRecord): void {
+    if (record.suspended) {
+      throw new StateError("EBUSY", `'${record.name}' is suspended`, { hint: `udm table resume ${record.name}` });
+    }
+    for (const number of devicesOf(record.live ?? [])) {
+      const below = this.find(number);
+      if (below !== undefined && below !== record) this.#refuseSuspended(below);
+    }
+  }
+
+  #refuseReplacing(record: DeviceRecord, lines: readonly TargetLine[]): void {
+    const immutable = record.live?.find((line) => findTargetType(line.type)?.isImmutable === true);
+    const [only] = lines;
+    if (immutable === undefined || only?.type === immutable.type || only?.type === "error") return;
+    this.#log(`ioctl: can't replace immutable target type ${immutable.type}`);
+    throw new StateError("EINVAL", `table of '${record.name}': can't replace immutable target type ${immutable.type}`, {
+      hint: "remove the device and make it anew",
+    });
+  }
+
+  async #parse(record: DeviceRecord, lines: readonly TargetLine[], readOnly: boolean): Promise<readonly TargetLine[]> {
+    const number = Registry.numberOf(record);
+    const parsed: TargetLine[] = [];
+    const no = (reason: string, logged = reason, hint = "see udm-table(7) for the form of a table") => {
+      this.#log(`table: ${number}: ${logged}`);
+      this.#log("ioctl: error adding target to table");
+      return new StateError("EINVAL", `table of '${record.name}': ${reason}`, { hint });
+    };
+    if (lines.length === 0) {
+      this.#log("ioctl: populate_table: no targets specified");
+      throw new StateError("EINVAL", `table of '${record.name}': no targets specified`, {
+        hint: "give at least one line",
+      });
+    }
+    let end = 0;
+    for (const line of lines) {
+      const singleton = parsed.find((each) => findTargetType(each.type)?.isSingleton === true);
+      if (singleton !== undefined) throw no(`target type ${singleton.type} must appear alone in table`);
+      if (line.lengthSectors === 0) throw no("zero-length target");
+      if (line.startSectors + line.lengthSectors >= MAX_TABLE_SECTORS) throw no("too large device");
+      const type = findTargetType(line.type);
+      if (type === undefined)
+        throw no(
+          `${line.type}: unknown target type`,
+          undefined,
+          "case matters: linear, striped, zero, error, thin-pool, thin",
+        );
+      if (type.isSingleton === true && parsed.length > 0)
+        throw no(`target type ${type.name} must appear alone in table`);
+      if (type.alwaysWritable === true && readOnly) {
+        const reason = `${type.name}: target type may not be included in a read-only table`;
+        throw no(reason, `${reason} (-EINVAL)`);
+      }
+      if (line.startSectors !== end) {
+        const what = line.startSectors > end ? "Gap" : "Overlap";
+        throw no(
+          `${type.name}: ${what} in table: line starts at ${line.startSectors}, wanted ${end}`,
+          `${type.name}: Gap in table (-EINVAL)`,
+          "lines must follow each other without gap or overlap",
+        );
+      }
+      const args = await type.parse(line, this.#parseContext(record)).catch((error: UdmError) => {
+        this.#log(`table: ${number}: ${error.message} (-${error.code})`);
+        this.#log("ioctl: error adding target to table");
+        throw new StateError(error.code, `table of '${record.name}': ${error.message}`, {
+          ...(error.hint === undefined ? {} : { hint: error.hint }),
+          cause: error,
+        });
+      });
+      if (this.#reaches(type.devices(args), number)) {
+        throw no(`${type.name}: the device would stand on itself`, undefined, "map another device");
+      }
+      parsed.push({ ...line, args });
+      end = line.startSectors + line.lengthSectors;
+    }
+    return parsed;
+  }
+
+  /** True when one of the devices is, or stands on, the one given. */
+  #reaches(numbers: readonly string[], wanted: string): boolean {
+    return numbers.some((number) => {
+      if (number === wanted) return true;
+      const record = this.find(number);
+      return record !== undefined && tablesOf(record).some((lines) => this.#reaches(devicesOf(lines), wanted));
+    });
+  }
+
+  #parseContext(record: DeviceRecord): ParseContext {
+    return {
+      deviceNumber: Registry.numberOf(record),
+      find: (word) => this.findDevice(word),
+      poolOf: (number) => this.#knownPool(this.find(number)),
+      poolOn: (metadata) =>
+        this.records()
+          .map((each) => this.#knownPool(each))
+          .find((each) => each?.metadata === metadata),
+      isMapped: (number) => this.find(number) !== undefined,
+    };
+  }
+
+  #knownPool(record: DeviceRecord | undefined): KnownPool | undefined {
+    if (record === undefined) return undefined;
+    const line = tablesOf(record)
+      .flat()
+      .find((each) => each.type === "thin-pool");
+    if (line === undefined) return undefined;
+    return {
+      deviceNumber: Registry.numberOf(record),
+      deviceName: record.name,
+      metadata: line.args[0]!,
+      data: line.args[1]!,
+      config: poolConfigOf(line),
+      isFailed: record.pool?.runtime?.mode === "fail",
+    };
+  }
+
+  async #checkSizes(record: DeviceRecord, lines: readonly TargetLine[]): Promise<void> {
+    for (const line of lines) {
+      for (const area of findTargetType(line.type)?.areas(line) ?? []) {
+        const size = await this.sizeSectors(area.device);
+        if (area.startSectors + area.lengthSectors <= size) continue;
+        const { kernelName } = await this.findDevice(area.device);
+        const reason = `${kernelName} too small for target: start=${area.startText}, len=${area.lengthSectors}, dev_size=${size}`;
+        this.#log(`table: ${Registry.numberOf(record)}: ${reason}`);
+        if (record.live === undefined) {
+          this.#log("core: Cannot calculate initial queue limits");
+          this.#log("ioctl: unable to set up device queue for new table.");
+        }
+        throw new StateError("EINVAL", `table of '${record.name}': ${reason}`, {
+          hint: "sizes are in sectors of 512 bytes; grow the device below or shorten the line",
+        });
+      }
+    }
+  }
+
+  #openedOf(record: DeviceRecord): Opened {
+    let opened = this.#opened.get(record.minor);
+    if (opened === undefined) {
+      const { minor } = record;
+      const name = () => this.records().find((each) => each.minor === minor)?.name ?? record.name;
+      opened = { device: new MappedDevice(name), pool: undefined, inactive: undefined };
+      this.#opened.set(minor, opened);
+    }
+    return opened;
+  }
+
+  /** Opens the live table; resumed, unless the record says suspended. */
+  async #open(record: DeviceRecord): Promise<Opened> {
+    const opened = this.#openedOf(record);
+    const lines = record.live ?? [];
+    if (opened.device.segments.length > 0 || lines.length === 0) return opened;
+    const segments = await this.#openTargets(record, lines, record.readOnly);
+    opened.pool = segments[0]?.target.pool;
+    opened.device.setTargets(segments, {
+      sizeBytes: tableSectors(lines) * SECTOR_BYTES,
+      isReadOnly: record.readOnly,
+    });
+    if (!record.suspended) {
+      // A pool that was in force goes on as it was: no new line is taken up.
+      await opened.pool?.resume();
+      opened.device.resume();
+    }
+    return opened;
+  }
+
+  /** A pool whose table was loaded and never resumed. */
+  async #openInactive(record: DeviceRecord): Promise<Opened> {
+    const opened = this.#openedOf(record);
+    if (record.inactive === undefined || opened.inactive !== undefined) return opened;
+    opened.inactive = await this.#openTargets(record, record.inactive.lines, record.inactive.readOnly);
+    opened.pool = opened.inactive[0]?.target.pool;
+    return opened;
+  }
+
+  async #openTargets(
+    record: DeviceRecord,
+    lines: readonly TargetLine[],
+    readOnly: boolean,
+  ): Promise<readonly Segment[]> {
+    const segments: Segment[] = [];
+    const context = this.#openContext(record, readOnly);
+    try {
+      for (const line of lines) {
+        const type = findTargetType(line.type);
+        if (type === undefined) {
+          throw new StateError("EINVAL", `table of '${record.name}': unknown target type ${line.type}`, {
+            hint: "a newer udm may know it",
+          });
+        }
+        const target: Target = await type.open(line, context);
+        segments.push({ startBytes: line.startSectors * SECTOR_BYTES, target });
+      }
+    } catch (error) {
+      await closeAll(segments, context.ownPool()?.pool);
+      throw error;
+    }
+    return segments;
+  }
+
+  #openContext(record: DeviceRecord, readOnly: boolean): OpenContext {
+    const { minor } = record;
+    return {
+      deviceNumber: Registry.numberOf(record),
+      readOnly,
+      open: async (number, mode) => {
+        const below = this.find(number);
+        if (below === undefined) return this.#below.open(number, mode);
+        return (await this.#open(below)).device;
+      },
+      ownPool: () => {
+        const pool = this.#opened.get(minor)?.pool;
+        return pool === undefined ? undefined : { pool, isSuspended: record.suspended };
+      },
+      poolOf: (number) => this.openPool(number),
+      runtime: record.pool?.runtime,
+      onEvent: () => {
+        const present = this.records().find((each) => each.minor === minor);
+        if (present !== undefined) this.#update(present.name, { eventNr: present.eventNr + 1 });
+      },
+      log: this.#log,
+      noSpaceTimeoutMs: this.#options.noSpaceTimeoutMs,
+      cacheBlocks: this.#options.cacheBlocks,
+    };
+  }
+
+  /** @param isNewTable a table that takes force for the first time, as against one that runs again */
+  async #preResume(record: DeviceRecord, segments: readonly Segment[], isNewTable: boolean): Promise<void> {
+    for (const { target } of segments) {
+      try {
+        if (isNewTable) await target.preResume?.();
+        else await target.pool?.resume();
+      } catch (error) {
+        const { code, message, hint } = error as UdmError;
+        this.#log(`table: ${Registry.numberOf(record)}: thin-pool: preresume failed, error = -22`);
+        throw new StateError(code, `resume of '${record.name}': ${message}`, {
+          ...(hint === undefined ? {} : { hint }),
+          cause: error,
+        });
+      }
+    }
+  }
+
+  async #close(record: DeviceRecord): Promise<void> {
+    const opened = this.#opened.get(record.minor);
+    if (opened === undefined) return;
+    this.#opened.delete(record.minor);
+    const { pool } = opened;
+    try {
+      await closeAll([...opened.device.segments, ...(opened.inactive ?? [])], pool);
+      await pool?.close();
+    } finally {
+      if (pool !== undefined) this.#keepRuntime(record, pool.runtime());
+    }
+  }
+
+  #keepRuntime(record: DeviceRecord, runtime: PoolRuntime): void {
+    const present = this.#records.get(record.name);
+    if (present === undefined) return;
+    this.#update(record.name, { pool: { thins: [], ...present.pool, runtime } });
+  }
+}
+
+/** Closes targets; a pool that goes on serving is left open. */
+async function closeAll(segments: readonly Segment[], keep: Pool | undefined): Promise<void> {
+  for (const { target } of segments) if (target.pool === undefined || target.pool !== keep) await target.close();
+}
+
+function tablesOf(record: DeviceRecord): (readonly TargetLine[])[] {
+  return [record.live, record.inactive?.lines].filter((lines) => lines !== undefined);
+}
+
+/** Devices of a table in order of first reference, each once. */
+function devicesOf(lines: readonly TargetLine[]): string[] {
+  return [...new Set(lines.flatMap((line) => findTargetType(line.type)?.devices(line.args) ?? []))];
+}
+
+function isPool(record: DeviceRecord): boolean {
+  return record.live?.[0]?.type === "thin-pool";
+}
+
+/** Table of a record as text, without opening anything. A thin of a failed pool cannot say. */
+export function tableTexts(lines: readonly TargetLine[], isFailedPool: (number: string) => boolean): readonly string[] {
+  return lines.map((line) => (line.type === "thin" && isFailedPool(line.args[0]!) ? "Fail" : tableParams(line)));
+}
