@@ -1,7 +1,25 @@
 export { majorMinor } from "./backing.js";
 export type { BlockDevice, Extent, SyncIo } from "./block-device.js";
+export { type Claim, type ClaimRequest, Claims } from "./claim.js";
 export { codeForErrno, errnoError, errnoName, reasonForErrno, systemError } from "./errno.js";
 export { FileDevice, type FileDeviceOptions } from "./file-device.js";
+export {
+  commandOf,
+  describeHolders,
+  deviceNumber,
+  type FileIdentity,
+  findHolders,
+  type Holder,
+  identityOf,
+  isSameFile,
+  type KernelLoop,
+  kernelLoopsOver,
+  kernelUse,
+  listKernelLoops,
+  mountPoints,
+  swapPaths,
+} from "./holders.js";
+export { type FileLock, type LockOptions, lockFile, tryLockFile } from "./lock-file.js";
 export { MemoryDevice, type MemoryDeviceOptions } from "./memory-device.js";
 export {
   type FileRange,
@@ -17,6 +35,7 @@ export {
   nativeSupport,
 } from "./native.js";
 export { checkRange, refuseReadOnly } from "./range.js";
+export { type ReplaceOptions, replaceFile } from "./replace-file.js";
 export { type RunOptions, type RunResult, run, runSync } from "./run.js";
 export { SliceDevice, type SliceOptions } from "./slice-device.js";
 export { createSparseFile, flushFolder, freeBytes, setFileSize } from "./sparse-file.js";

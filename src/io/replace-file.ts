@@ -1,0 +1,61 @@
+/**
+ * Replacing a file so that at every moment the old or the new one is there in full: write beside, flush, rename, flush
+ * the folder. The caller holds the lock that keeps others from doing the same.
+ */
+import { closeSync, fsyncSync, linkSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { codeOf, messageOf, SpaceError, type UdmError } from "../errors/index.js";
+import { systemError } from "./errno.js";
+import { flushFolder } from "./sparse-file.js";
+
+export interface ReplaceOptions {
+  /** Default 0o600. */
+  readonly mode?: number;
+  /** Path in the same folder that the present file is kept under. */
+  readonly previousPath?: string;
+}
+
+/** Durable when it returns. @throws SpaceError; StateError EACCES, ENOENT; IoError. The old file is untouched then. */
+export function replaceFile(path: string, content: string | Uint8Array, options: ReplaceOptions = {}): void {
+  const fresh = `${path}.new`;
+  try {
+    rmSync(fresh, { force: true });
+    const fd = openSync(fresh, "wx", options.mode ?? 0o600);
+    try {
+      writeFileSync(fd, content);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    if (options.previousPath !== undefined) keepPrevious(path, options.previousPath);
+    renameSync(fresh, path);
+    flushFolder(dirname(path));
+  } catch (error) {
+    throw withCleanUp(fresh, systemError(error, `${path}: cannot be replaced`));
+  }
+}
+
+/** A second name for the present file; the first stays until the new one takes it over. */
+function keepPrevious(path: string, previousPath: string): void {
+  const beside = `${previousPath}.new`;
+  rmSync(beside, { force: true });
+  try {
+    linkSync(path, beside);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return;
+    throw error;
+  }
+  renameSync(beside, previousPath);
+  // Renaming one link of a file over another of the same file does nothing, and leaves the source.
+  rmSync(beside, { force: true });
+}
+
+function withCleanUp(fresh: string, error: UdmError): UdmError {
+  try {
+    rmSync(fresh, { force: true });
+    return error;
+  } catch (undo) {
+    const message = `${error.message}; ${fresh} cannot be removed either: ${messageOf(undo)}`;
+    return error instanceof SpaceError ? new SpaceError(message, { cause: error }) : systemError(undo, message);
+  }
+}
