@@ -1,0 +1,27 @@
+#!/usr/bin/env node
+// The program `udm`: hands the process's words and streams to main and takes its exit status.
+import { main } from "../dist/main.js";
+
+const { stdin, stdout, stderr } = process;
+// A reader that went away (`udm lsblk | head -1`) is no failure of ours; main ends what was being written.
+for (const stream of [stdout, stderr]) {
+  stream.on("error", (error) => {
+    if (error.code !== "EPIPE") process.exitCode = 1;
+  });
+}
+
+const interrupt = new AbortController();
+const onInterrupt = () => {
+  // Asked twice: at once. Whatever was committed stays, what was not never happened.
+  if (interrupt.signal.aborted) process.exit(130);
+  interrupt.abort();
+};
+process.on("SIGINT", onInterrupt);
+
+process.exitCode = await main(
+  process.argv.slice(2),
+  { stdin, stdout, stderr },
+  { environment: process.env, isRoot: process.geteuid?.() === 0, interrupt: interrupt.signal },
+);
+process.off("SIGINT", onInterrupt);
+if (interrupt.signal.aborted) process.exit(130);

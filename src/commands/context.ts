@@ -1,0 +1,169 @@
+/** What a command works with: its streams, the host behind it, the options of the whole program. */
+import { isAbsolute, join, resolve } from "node:path";
+import { StateError, UdmError } from "../errors/index.js";
+import type { Host, HostOptions } from "../host/index.js";
+import { askYesNo, isUtf8Locale, type Palette, type ProgressBar, paletteFor, progressBar } from "../ui/index.js";
+import { DEFAULT_GLOBALS, type Globals } from "./globals.js";
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+export interface Streams {
+  readonly stdin: NodeJS.ReadableStream & { readonly isTTY?: boolean };
+  readonly stdout: NodeJS.WritableStream & { readonly isTTY?: boolean };
+  readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean; readonly columns?: number };
+}
+
+export interface ContextOptions {
+  readonly streams: Streams;
+  readonly environment: Environment;
+  readonly isRoot: boolean;
+  /** The home of the host; in this process unless another is given. */
+  readonly openHost?: OpenHost;
+}
+
+export type OpenHost = (options: HostOptions) => Promise<Host>;
+
+/** Opened for one command line; `close` lets go of what the host holds. */
+export class Context {
+  readonly streams: Streams;
+  readonly environment: Environment;
+  readonly #isRoot: boolean;
+  readonly #openInProcess: OpenHost | undefined;
+  #globals: Globals = DEFAULT_GLOBALS;
+  #host: Promise<Host> | undefined;
+  #exitStatus = 0;
+  #brokenPipe: Promise<never> | undefined;
+
+  constructor(options: ContextOptions) {
+    this.streams = options.streams;
+    this.environment = options.environment;
+    this.#isRoot = options.isRoot;
+    this.#openInProcess = options.openHost;
+  }
+
+  get globals(): Globals {
+    return this.#globals;
+  }
+
+  useGlobals(globals: Globals): void {
+    this.#globals = globals;
+  }
+
+  /** Status of a command that ran; a report may give another than 0. */
+  get exitStatus(): number {
+    return this.#exitStatus;
+  }
+
+  exitWith(status: number): void {
+    this.#exitStatus = status;
+  }
+
+  get isUtf8(): boolean {
+    return isUtf8Locale(this.environment);
+  }
+
+  /** The host, opened when first asked for. */
+  host(): Promise<Host> {
+    this.#host ??= this.#openHost();
+    return this.#host;
+  }
+
+  async #openHost(): Promise<Host> {
+    const openHost = this.#openInProcess ?? (await import("../host/index.js")).openHost;
+    const directories = stateDirectories(this.environment, this.#isRoot, this.#globals.stateDir);
+    return openHost({
+      ...directories,
+      lockTimeoutMs: this.#globals.lockTimeoutMs,
+      log: (line) => {
+        if (this.#globals.verbose) this.streams.stderr.write(`udm: ${line}\n`);
+      },
+    });
+  }
+
+  /** May be called twice. */
+  async close(): Promise<void> {
+    const host = this.#host;
+    this.#host = undefined;
+    if (host === undefined) return;
+    const opened = await host.catch(() => undefined);
+    await opened?.close();
+  }
+
+  line(text = ""): void {
+    this.streams.stdout.write(`${text}\n`);
+  }
+
+  lines(texts: readonly string[]): void {
+    if (texts.length > 0) this.streams.stdout.write(`${texts.join("\n")}\n`);
+  }
+
+  json(value: unknown): void {
+    this.line(JSON.stringify(value, undefined, 2));
+  }
+
+  /** Something worth knowing that is not the result. */
+  note(text: string): void {
+    if (!this.#globals.quiet) this.streams.stderr.write(`udm: ${text}\n`);
+  }
+
+  palette(stream: "stdout" | "stderr"): Promise<Palette> {
+    return paletteFor(this.streams[stream], this.environment);
+  }
+
+  progress(label: string): ProgressBar {
+    const { stderr } = this.streams;
+    const isShown = stderr.isTTY === true && !this.#globals.quiet;
+    const columns = stderr.columns === undefined ? {} : { columns: stderr.columns };
+    const screen = { isTTY: isShown, ...columns, write: (text: string) => stderr.write(text) };
+    return progressBar(screen, { label, now: () => performance.now(), isUtf8: this.isUtf8 });
+  }
+
+  /**
+   * Lets a destroying command pass: with --yes, or when a person at the terminal says so.
+   * @throws StateError EPERM otherwise, naming the flag
+   */
+  async confirm(deed: string): Promise<void> {
+    if (this.#globals.yes) return;
+    const { stdin, stderr } = this.streams;
+    if (stdin.isTTY === true && stderr.isTTY === true) {
+      if (await askYesNo({ input: stdin, output: stderr }, `udm: ${deed}?`)) return;
+      throw new StateError("EPERM", `${deed}: not confirmed`, { hint: "nothing was changed" });
+    }
+    throw new StateError("EPERM", `${deed}: refused without confirmation`, {
+      hint: "this destroys data; add --yes to do it without being asked",
+    });
+  }
+
+  /** Waits for work that writes to standard output, and gives up when nobody reads any more. */
+  async whileRead<T>(work: Promise<T>): Promise<T> {
+    this.#brokenPipe ??= new Promise<never>((_, reject) => {
+      this.streams.stdout.once("error", (error: Error & { code?: string }) => {
+        reject(new UdmError(error.code === "EPIPE" ? "EPIPE" : "EIO", `standard output: ${error.message}`));
+      });
+    });
+    work.catch(() => undefined);
+    return Promise.race([work, this.#brokenPipe]);
+  }
+}
+
+/** Where state and run files lie. Source: the command line's specification, section 1, environment. */
+export function stateDirectories(
+  environment: Environment,
+  isRoot: boolean,
+  option: string | undefined,
+): { readonly stateDir: string; readonly runDir: string } {
+  const set = (name: string) => environment[name] || undefined;
+  const home = set("HOME") ?? "/";
+  const base = (name: string) => {
+    const value = set(name);
+    return value !== undefined && isAbsolute(value) ? value : undefined;
+  };
+  const stateDir =
+    option ??
+    set("UDM_STATE_DIR") ??
+    (isRoot ? "/var/lib/udm" : join(base("XDG_STATE_HOME") ?? join(home, ".local/state"), "udm"));
+  const runBase = base("XDG_RUNTIME_DIR");
+  const runDir =
+    set("UDM_RUN_DIR") ?? (isRoot ? "/run/udm" : runBase === undefined ? join(stateDir, "run") : join(runBase, "udm"));
+  return { stateDir: resolve(stateDir), runDir: resolve(runDir) };
+}

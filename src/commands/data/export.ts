@@ -1,0 +1,43 @@
+/** `udm thin export`, `udm device export`: a whole mapped device as an image, holes kept as holes. */
+import { stat } from "node:fs/promises";
+import { Command } from "commander";
+import { UsageError } from "../../errors/index.js";
+import { change, quoted } from "../change.js";
+import type { Context } from "../context.js";
+import { shellDevice } from "./target.js";
+
+export function exportCommand(context: Context): Command {
+  return new Command("export")
+    .description("Copies a mapped device to a file; what reads as zeros becomes a hole. With - to standard output.")
+    .argument("<name>", "the mapped device")
+    .argument("<file>", "image file, block device, or -")
+    .option("--verify", "read the file back and compare")
+    .action(async (name: string, file: string, options: { readonly verify?: boolean }) => {
+      const verify = options.verify === true;
+      if (file === "-" && verify) {
+        throw new UsageError("export: standard output cannot be read back", { hint: "leave --verify out" });
+      }
+      if (file === "-" && context.globals.json) {
+        throw new UsageError("export: --json and the image both want standard output", { hint: "leave --json out" });
+      }
+      const isBlockDevice = file !== "-" && (await stat(file).catch(() => undefined))?.isBlockDevice() === true;
+      await change(context, {
+        plan: async (host) => {
+          const device = await shellDevice(host, name);
+          return [file === "-" ? `cat ${device}` : `cp --sparse=always ${device} ${quoted(file)}`];
+        },
+        destroys: isBlockDevice ? `overwrite block device '${file}'` : undefined,
+        run: async (host) => {
+          const bar = context.progress(`export ${name}`);
+          const output = context.streams.stdout;
+          try {
+            const work = host.exportDevice(name, file, { verify, progress: bar.update, output });
+            return await (file === "-" ? context.whileRead(work) : work);
+          } finally {
+            bar.finish();
+          }
+        },
+        json: (done) => ({ exported: done }),
+      });
+    });
+}

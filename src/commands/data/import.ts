@@ -1,0 +1,37 @@
+/** `udm thin import`, `udm device import`: a whole image onto a mapped device, holes kept as holes. */
+import { Command } from "commander";
+import { UsageError } from "../../errors/index.js";
+import { change, quoted } from "../change.js";
+import type { Context } from "../context.js";
+import { shellDevice } from "./target.js";
+
+export function importCommand(context: Context): Command {
+  return new Command("import")
+    .description("Copies an image onto a mapped device; holes and zeros take no room. With - from standard input.")
+    .argument("<name>", "the mapped device")
+    .argument("<file>", "image file, block device, or -")
+    .option("--verify", "read the device back and compare")
+    .action(async (name: string, file: string, options: { readonly verify?: boolean }) => {
+      const verify = options.verify === true;
+      if (file === "-" && verify) {
+        throw new UsageError("import: standard input cannot be read twice", { hint: "leave --verify out" });
+      }
+      await change(context, {
+        plan: async (host) => {
+          const device = await shellDevice(host, name);
+          const source = file === "-" ? "" : `if=${quoted(file)} `;
+          return [`dd ${source}of=${device} bs=64k iflag=fullblock conv=sparse,notrunc,fsync`];
+        },
+        run: async (host) => {
+          const bar = context.progress(`import ${name}`);
+          try {
+            const input = context.streams.stdin;
+            return await host.importDevice(name, file, { verify, progress: bar.update, input });
+          } finally {
+            bar.finish();
+          }
+        },
+        json: (done) => ({ imported: done }),
+      });
+    });
+}

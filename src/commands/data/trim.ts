@@ -1,0 +1,38 @@
+/** `udm thin trim`, `udm device trim`: give blocks back. */
+import { Command, Option } from "commander";
+import { formatBytes } from "../../units/index.js";
+import { change, defined } from "../change.js";
+import type { Context } from "../context.js";
+import { sizeOf } from "../parse.js";
+import { shellDevice } from "./target.js";
+
+interface TrimOptions {
+  readonly offset?: number;
+  readonly length?: number;
+  readonly zeroes?: boolean;
+}
+
+export function trimCommand(context: Context): Command {
+  return new Command("trim")
+    .description("Discards a stretch of a mapped device: its contents are lost and its blocks free.")
+    .argument("<name>", "the mapped device")
+    .addOption(new Option("--offset <size>", "start here").argParser(sizeOf("offset")))
+    .addOption(new Option("--length <size>", "this much; to the end without it").argParser(sizeOf("length")))
+    .option("--zeroes", "only blocks that hold nothing but zeros; loses nothing")
+    .action(async (name: string, options: TrimOptions) => {
+      const { offset = 0, length, zeroes = false } = options;
+      const stretch = `${length === undefined ? "everything" : formatBytes(length)} from ${formatBytes(offset)} on`;
+      await change(context, {
+        plan: async (host) => {
+          const device = await shellDevice(host, name);
+          const words = length === undefined ? "" : ` --length ${length}`;
+          return [`blkdiscard --offset ${offset}${words} ${device}${zeroes ? "  # only blocks of zeros" : ""}`];
+        },
+        destroys: zeroes ? undefined : `discard ${stretch} of '${name}'`,
+        run: (host) =>
+          host.trimDevice(name, defined({ offsetBytes: options.offset, lengthBytes: length, zeroes: options.zeroes })),
+        show: (done) => context.note(`trimmed ${formatBytes(done.trimmedBytes)}`),
+        json: (trimmed) => ({ trimmed }),
+      });
+    });
+}

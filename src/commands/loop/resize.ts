@@ -1,0 +1,19 @@
+/** `udm loop resize`: take up a file's new size, as `losetup -c`; with a size, set the file's first. */
+import { Argument, Command } from "commander";
+import { change } from "../change.js";
+import type { Context } from "../context.js";
+import { positiveSizeOf } from "../parse.js";
+
+export function resizeCommand(context: Context): Command {
+  return new Command("resize")
+    .description("Takes up the file's new size. Refuses to cut off what a pool uses.")
+    .argument("<dev>", "7:N or loopN")
+    .addArgument(new Argument("[size]", "set the file to this size first").argParser(positiveSizeOf("size")))
+    .action(async (dev: string, size: number | undefined) => {
+      await change(context, {
+        plan: (host) => host.plan.resizeLoop(dev, size),
+        run: (host) => host.resizeLoop(dev, size),
+        json: (loop) => ({ loop }),
+      });
+    });
+}

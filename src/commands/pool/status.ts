@@ -1,0 +1,89 @@
+/** `udm pool status`: a row a pool; for one pool all there is to know, in the words of `docker info`. */
+import { statfs } from "node:fs/promises";
+import { Command } from "commander";
+import { UsageError } from "../../errors/index.js";
+import type { Host, PoolInfo } from "../../host/index.js";
+import { formatDecimalSize } from "../../ui/index.js";
+import { formatBytes } from "../../units/index.js";
+import type { Context } from "../context.js";
+import { printReport } from "../report.js";
+import { featureWords, METADATA_BLOCK_BYTES, POOL_COLUMNS, poolSpace } from "./columns.js";
+
+/** Docker's default share of the data blocks below which it refuses to make devices. */
+const MIN_FREE_PERCENT = 10;
+
+export function statusCommand(context: Context): Command {
+  return new Command("status")
+    .description("Shows pools, one a line; one pool by name in full.")
+    .argument("[name...]", "pools; all of them without a name")
+    .option("--raw", "the status line of dmsetup status")
+    .action(async (names: readonly string[], options: { readonly raw?: boolean }) => {
+      const host = await context.host();
+      const pools = await poolsNamed(host, names);
+      const { globals } = context;
+      if (options.raw === true) {
+        if (globals.json)
+          throw new UsageError("pool status: --raw and --json exclude each other", { hint: "pick one" });
+        const isPrefixed = names.length !== 1;
+        context.lines(pools.map((pool) => (isPrefixed ? `${pool.name}: ${pool.raw}` : pool.raw)));
+        return;
+      }
+      const [pool] = pools;
+      const isLong = names.length === 1 && globals.output === undefined && !globals.json;
+      if (isLong && pool !== undefined) context.lines(await longForm(context, pool));
+      else await printReport(context, { noun: "pools", columns: POOL_COLUMNS, rows: pools });
+    });
+}
+
+async function poolsNamed(host: Host, names: readonly string[]): Promise<readonly PoolInfo[]> {
+  const wanted = names.length > 0 ? names : (await host.listPools()).map((pool) => pool.name);
+  const pools: PoolInfo[] = [];
+  for (const name of wanted) pools.push(await host.poolStatus(name));
+  return pools;
+}
+
+async function longForm(context: Context, pool: PoolInfo): Promise<readonly string[]> {
+  const { units } = context.globals;
+  const size = (bytes: number) => (units === undefined ? formatDecimalSize(bytes) : formatBytes(bytes, units));
+  const { status } = pool;
+  const space = poolSpace(pool);
+  const minFree = Math.floor((status.totalDataBlocks * MIN_FREE_PERCENT) / 100) * space.blockBytes;
+  const lines: [string, string | undefined][] = [
+    ["Pool Name", pool.name],
+    ["Pool State", pool.state],
+    ["Pool Mode", status.mode],
+    ["Pool Blocksize", size(space.blockBytes)],
+    ["Data file", pool.dataDevice],
+    ["Metadata file", pool.metadataDevice],
+    ["Data loop file", pool.dataFile],
+    ["Metadata loop file", pool.metadataFile],
+    ["Data Space Used", size(space.dataUsed)],
+    ["Data Space Total", size(space.dataTotal)],
+    ["Data Space Available", size(await available(space.dataTotal - space.dataUsed, pool.dataFile))],
+    ["Metadata Space Used", size(space.metadataUsed)],
+    ["Metadata Space Total", size(space.metadataTotal)],
+    ["Metadata Space Available", size(await available(space.metadataTotal - space.metadataUsed, pool.metadataFile))],
+    ["Metadata Space Allocated", size(status.allocatedMetadataBlocks * METADATA_BLOCK_BYTES)],
+    ["Thin Pool Minimum Free Space", size(minFree)],
+    ["Low Water Mark", size(status.lowWaterBlocks * space.blockBytes)],
+    ["Thin Devices", `${pool.thinCount} (${pool.activeCount} active)`],
+    ["Transaction Id", String(status.transactionId)],
+    ["Metadata Snapshot", status.heldRoot === undefined ? "none" : `block ${status.heldRoot}`],
+    ["Features", featureWords(pool).join(" ") || "none"],
+    ["When Full", status.errorIfNoSpace ? "writes fail" : "writes wait"],
+    ["Needs Check", String(status.needsCheck)],
+  ];
+  return lines.filter(([, value]) => value !== undefined).map(([label, value]) => `${label}: ${value}`);
+}
+
+/** What the file system below can still give bounds a sparse file. */
+async function available(freeBytes: number, file: string | undefined): Promise<number> {
+  if (file === undefined) return freeBytes;
+  try {
+    const { bfree, bsize } = await statfs(file);
+    return Math.min(freeBytes, bfree * bsize);
+  } catch {
+    // The file may be out of reach for us; then only the pool's own figure is known.
+    return freeBytes;
+  }
+}

@@ -1,0 +1,18 @@
+/** `udm thin deactivate`: take the mapped device away, keep the thin device. */
+import { Command } from "commander";
+import { change } from "../change.js";
+import type { Context } from "../context.js";
+import { ifExistsOption } from "../options.js";
+
+export function deactivateCommand(context: Context): Command {
+  return new Command("deactivate")
+    .description("Takes the mapped device away. The thin device and its data stay in the pool.")
+    .argument("<name>", "an active thin device")
+    .addOption(ifExistsOption())
+    .action(async (name: string, options: { readonly ifExists?: boolean }) => {
+      await change(context, {
+        plan: (host) => host.plan.removeDevice(name),
+        run: (host) => host.deactivateThin(name, { ifExists: options.ifExists === true }),
+      });
+    });
+}

@@ -1,0 +1,29 @@
+/** `udm thin delete`: thin devices and what only they hold are gone. */
+import { Command } from "commander";
+import { change } from "../change.js";
+import type { Context } from "../context.js";
+import { ifExistsOption } from "../options.js";
+
+export function deleteCommand(context: Context): Command {
+  return new Command("delete")
+    .description("Deletes thin devices and the blocks only they use. Refused while a device is open.")
+    .argument("<name...>", "names, or POOL:ID")
+    .option("--deferred", "done when the last user closes it")
+    .addOption(ifExistsOption())
+    .action(async (names: readonly string[], options: { readonly deferred?: boolean; readonly ifExists?: boolean }) => {
+      const ifExists = options.ifExists === true;
+      const shown = names.map((name) => `'${name}'`).join(", ");
+      await change(context, {
+        plan: async (host) => {
+          const plans: string[] = [];
+          for (const name of names) plans.push(...(await host.plan.deleteThin(name)));
+          return plans;
+        },
+        destroys: `delete thin device${names.length === 1 ? "" : "s"} ${shown}`,
+        ifExists,
+        run: async (host) => {
+          for (const name of names) await host.deleteThin(name, { deferred: options.deferred === true, ifExists });
+        },
+      });
+    });
+}

@@ -1,0 +1,209 @@
+/**
+ * The program: finds the command in the words given, lets it parse the rest, runs it, and turns every failure into
+ * one line, a hint and an exit status. Source of the statuses: the command line's specification, section 1.
+ */
+import type { CommanderError } from "commander";
+import {
+  addGlobalOptions,
+  COMMANDS,
+  type CommandEntry,
+  Context,
+  type Environment,
+  FAMILIES,
+  readGlobals,
+  type Streams,
+  splitAtWord,
+} from "./commands/index.js";
+import { codeOf, InvariantError, messageOf, UdmError, UsageError } from "./errors/index.js";
+import { nearestWord } from "./ui/index.js";
+import { VERSION } from "./version.js";
+
+export interface MainOptions {
+  readonly environment: Environment;
+  readonly isRoot: boolean;
+  /** Ends the command; what was reported as done stays. */
+  readonly interrupt?: AbortSignal;
+}
+
+/** What a shell sees of a program that ended by SIGINT. */
+const INTERRUPTED = 130;
+
+/** Runs one command line, `argv` without node and the program's name. @returns the exit status */
+export async function main(argv: readonly string[], streams: Streams, options: MainOptions): Promise<number> {
+  const context = new Context({ streams, environment: options.environment, isRoot: options.isRoot });
+  // Known before parsing succeeds, so that a usage error is JSON too.
+  const wantsJson = argv.slice(0, argv.includes("--") ? argv.indexOf("--") : undefined).includes("--json");
+  let status: number;
+  try {
+    status = await untilInterrupted(dispatch(argv, context), options.interrupt);
+  } catch (error) {
+    status = await report(error, context, wantsJson);
+  }
+  try {
+    await context.close();
+  } catch (error) {
+    if (status === 0) status = await report(error, context, wantsJson);
+  }
+  return status;
+}
+
+function untilInterrupted(work: Promise<number>, interrupt: AbortSignal | undefined): Promise<number> {
+  if (interrupt === undefined) return work;
+  work.catch(() => undefined);
+  return Promise.race([
+    work,
+    new Promise<number>((resolve) => {
+      interrupt.addEventListener("abort", () => resolve(INTERRUPTED), { once: true });
+    }),
+  ]);
+}
+
+async function dispatch(argv: readonly string[], context: Context): Promise<number> {
+  const first = splitAtWord(argv);
+  if (first.asksVersion) {
+    context.line(`udm ${VERSION}`);
+    return 0;
+  }
+  if (first.word === undefined || first.word === "help") return help(argv, first, context);
+  const family = FAMILIES.find((each) => each.name === first.word);
+  if (family === undefined) {
+    const entry = COMMANDS.find((each) => each.family === undefined && each.name === first.word);
+    if (entry === undefined) throw unknownWord(first.word, topWords(), "udm", "udm --help lists the commands");
+    return run(entry, [...first.hoisted, ...first.rest, ...(first.asksHelp ? ["--help"] : [])], context);
+  }
+  const second = splitAtWord(first.rest);
+  const verbs = COMMANDS.filter((each) => each.family === family.name);
+  const asksHelp = first.asksHelp || second.asksHelp;
+  if (second.word === undefined) {
+    if (asksHelp) {
+      context.lines(familyHelp(family.name));
+      return 0;
+    }
+    throw new UsageError(`${family.name}: a command is missing`, {
+      hint: `one of ${verbs.map((verb) => verb.name).join(" ")}; see udm ${family.name} --help`,
+    });
+  }
+  const entry = verbs.find((verb) => verb.name === second.word);
+  if (entry === undefined) {
+    const names = verbs.map((verb) => verb.name);
+    throw unknownWord(second.word, names, `udm ${family.name}`, `udm ${family.name} has ${names.join(" ")}`);
+  }
+  return run(entry, [...first.hoisted, ...second.hoisted, ...second.rest, ...(asksHelp ? ["--help"] : [])], context);
+}
+
+async function run(entry: CommandEntry, words: readonly string[], context: Context): Promise<number> {
+  const title = entry.family === undefined ? entry.name : `${entry.family} ${entry.name}`;
+  const factory = await entry.load();
+  const command = factory(context).name(`udm ${title}`).summary(entry.summary);
+  addGlobalOptions(command);
+  command.exitOverride().configureOutput({
+    writeOut: (text) => context.streams.stdout.write(text),
+    writeErr: () => undefined,
+    outputError: () => undefined,
+  });
+  command.hook("preAction", () => context.useGlobals(readGlobals(command.opts())));
+  try {
+    await command.parseAsync([...words], { from: "user" });
+  } catch (error) {
+    if (!isCommanderError(error)) throw error;
+    if (error.exitCode === 0) return 0;
+    throw usageErrorOf(error, title);
+  }
+  return context.exitStatus;
+}
+
+function isCommanderError(error: unknown): error is CommanderError {
+  return error instanceof Error && error.name === "CommanderError";
+}
+
+/** commander's message, which may have its suggestion on a second line, as ours. */
+function usageErrorOf(error: CommanderError, title: string): UsageError {
+  const [what = "", suggestion] = error.message.replace(/^error: /, "").split("\n");
+  const hint = suggestion === undefined ? "" : `${suggestion.replace(/^\((.*)\)$/, "$1").replace("Did", "did")} `;
+  return new UsageError(`${title}: ${what.replace(/\.$/, "")}`, { hint: `${hint}see udm ${title} --help` });
+}
+
+function unknownWord(word: string, known: readonly string[], program: string, list: string): UsageError {
+  const near = nearestWord(word, known);
+  return new UsageError(`unknown command '${word}'`, {
+    hint: near === undefined ? list : `did you mean ${program} ${near}?`,
+  });
+}
+
+function topWords(): readonly string[] {
+  const single = COMMANDS.filter((each) => each.family === undefined).map((each) => each.name);
+  return [...FAMILIES.map((family) => family.name), ...single, "help"];
+}
+
+/** `udm help [FAMILY [VERB]]`, `udm --help`, and `udm` alone, which is wrong usage. */
+async function help(argv: readonly string[], first: ReturnType<typeof splitAtWord>, context: Context): Promise<number> {
+  if (first.word === undefined && !first.asksHelp) {
+    if (argv.length > 0) throw new UsageError("a command is missing", { hint: "udm --help lists the commands" });
+    context.streams.stderr.write(`${overview().join("\n")}\n`);
+    return 2;
+  }
+  const [family, verb] = first.rest;
+  if (first.word === "help" && family !== undefined) {
+    return dispatch(verb === undefined ? [family, "--help"] : [family, verb, "--help"], context);
+  }
+  context.lines(overview());
+  return 0;
+}
+
+function overview(): readonly string[] {
+  const lines = ["Usage: udm [options] COMMAND ...", "", "A device mapper in user space.", ""];
+  for (const family of FAMILIES) {
+    lines.push(`${family.name}: ${family.summary}`);
+    for (const each of COMMANDS) if (each.family === family.name) lines.push(entryLine(each));
+    lines.push("");
+  }
+  lines.push("other commands:");
+  for (const each of COMMANDS) if (each.family === undefined) lines.push(entryLine(each));
+  return [...lines, "", "udm COMMAND --help tells more; so does man udm."];
+}
+
+function familyHelp(family: string): readonly string[] {
+  const verbs = COMMANDS.filter((each) => each.family === family);
+  return [
+    `Usage: udm ${family} COMMAND ...`,
+    "",
+    ...verbs.map(entryLine),
+    "",
+    `udm ${family} COMMAND --help tells more.`,
+  ];
+}
+
+function entryLine(entry: CommandEntry): string {
+  const words = entry.family === undefined ? entry.name : `${entry.family} ${entry.name}`;
+  return `  ${words.padEnd(18)} ${entry.summary}`;
+}
+
+/** Prints a failure: one line and a hint, or a JSON document. Nothing when nobody reads our output any more. */
+async function report(error: unknown, context: Context, wantsJson: boolean): Promise<number> {
+  if (codeOf(error) === "EPIPE") return 0;
+  const failure = asUdmError(error);
+  const { stderr } = context.streams;
+  if (wantsJson) {
+    const { code, message, hint } = failure;
+    stderr.write(`${JSON.stringify({ error: { code, message, hint: hint ?? null } })}\n`);
+    return failure.exitStatus;
+  }
+  const palette = await context.palette("stderr");
+  stderr.write(`${palette.error("udm:")} ${oneLine(failure.message)}\n`);
+  if (failure.hint !== undefined) stderr.write(`${palette.hint(`hint: ${oneLine(failure.hint)}`)}\n`);
+  return failure.exitStatus;
+}
+
+/** System errors keep their code; anything else that was thrown is a mistake of ours. */
+function asUdmError(error: unknown): UdmError {
+  if (error instanceof UdmError) return error;
+  const code = codeOf(error);
+  if (code !== undefined && /^E[A-Z0-9]+$/.test(code) && !code.startsWith("ERR_")) {
+    return new UdmError(code as UdmError["code"], messageOf(error), { cause: error });
+  }
+  return new InvariantError(messageOf(error), { cause: error });
+}
+
+function oneLine(text: string): string {
+  return text.replaceAll(/\s*\n\s*/g, " ");
+}

@@ -1,0 +1,8 @@
+export { type Palette, paletteFor } from "./colour.js";
+export { drawPicture, type Picture, type PictureRun } from "./picture.js";
+export { barLine, type ProgressBar, progressBar } from "./progress.js";
+export { askYesNo } from "./prompt.js";
+export { formatDecimalSize, formatPercent, percentOf } from "./sizes.js";
+export { editDistance, nearestWord } from "./suggest.js";
+export { renderTable, type TableColumn } from "./table.js";
+export { drawTree, isUtf8Locale, type TreeLine, treeGlyphs } from "./tree.js";

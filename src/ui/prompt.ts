@@ -1,0 +1,19 @@
+/** Questions to a person at a terminal. */
+import { createInterface } from "node:readline";
+
+export interface Terminal {
+  readonly input: NodeJS.ReadableStream;
+  readonly output: NodeJS.WritableStream;
+}
+
+/** Asks a yes/no question; anything but y or yes is no. */
+export function askYesNo(terminal: Terminal, question: string): Promise<boolean> {
+  const lines = createInterface({ input: terminal.input, output: terminal.output });
+  return new Promise((resolve) => {
+    lines.once("close", () => resolve(false));
+    lines.question(`${question} [y/N] `, (answer) => {
+      resolve(/^y(es)?$/i.test(answer.trim()));
+      lines.close();
+    });
+  });
+}

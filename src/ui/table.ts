@@ -1,0 +1,59 @@
+/**
+ * Reports without borders, as lsblk and LVM print them: one blank between columns, numbers to the right, and the last
+ * column not padded when it is text, so that a line ends where its value does.
+ */
+
+export interface TableColumn {
+  readonly heading: string;
+  readonly align: "left" | "right";
+  /** Width taken as soon as a value is as wide as the heading; lsblk's SIZE is 5. */
+  readonly widthHint?: number;
+}
+
+export interface TableOptions {
+  readonly headings: boolean;
+}
+
+/** @returns lines without newline; none when there are no rows. */
+export async function renderTable(
+  columns: readonly TableColumn[],
+  rows: readonly (readonly string[])[],
+  options: TableOptions,
+): Promise<readonly string[]> {
+  if (rows.length === 0 || columns.length === 0) return [];
+  const all = options.headings ? [columns.map((column) => column.heading), ...rows] : [...rows];
+  const last = columns.length - 1;
+  const isTextLast = columns[last]!.align === "left";
+  const laidOut = isTextLast ? columns.slice(0, last) : columns;
+  if (laidOut.length === 0) return all.map((row) => row[0] ?? "");
+  const lines = await layOut(
+    laidOut,
+    all.map((row) => row.slice(0, laidOut.length).map((cell, index) => hinted(cell, columns[index]!, rows, index))),
+  );
+  return isTextLast ? lines.map((line, index) => `${line} ${all[index]![last] ?? ""}`) : lines;
+}
+
+/** Widens a column to its hint by its first cell. The rule is libsmartcols': not while all values are narrower than the heading. */
+function hinted(cell: string, column: TableColumn, rows: readonly (readonly string[])[], index: number): string {
+  const hint = column.widthHint;
+  if (hint === undefined) return cell;
+  const widest = Math.max(0, ...rows.map((row) => row[index]?.length ?? 0));
+  return widest >= column.heading.length && widest < hint ? cell.padStart(hint) : cell;
+}
+
+async function layOut(
+  columns: readonly TableColumn[],
+  rows: readonly (readonly string[])[],
+): Promise<readonly string[]> {
+  const { default: Table } = await import("cli-table3");
+  const none = { top: "", "top-mid": "", "top-left": "", "top-right": "" };
+  const bottom = { bottom: "", "bottom-mid": "", "bottom-left": "", "bottom-right": "" };
+  const middle = { mid: "", "left-mid": "", "mid-mid": "", "right-mid": "", left: "", right: "", middle: " " };
+  const table = new Table({
+    chars: { ...none, ...bottom, ...middle },
+    style: { "padding-left": 0, "padding-right": 0, head: [], border: [], compact: true },
+    colAligns: columns.map((column) => column.align),
+  });
+  for (const row of rows) table.push([...row]);
+  return table.toString().split("\n");
+}
