@@ -198,7 +198,8 @@ export class Registry {
     const readOnly = options.readOnly ?? false;
     const parsed = await this.#parse(record, lines, readOnly);
     this.#refuseReplacing(record, parsed);
-    if (record.live === undefined) await this.#checkSizes(record, parsed);
+    const isFirst = record.live === undefined && record.inactive === undefined;
+    if (isFirst) await this.#checkSizes(record, parsed, { isFirst });
     const segments = await this.#openTargets(record, parsed, readOnly);
     const opened = this.#openedOf(record);
     await closeAll(opened.inactive ?? [], opened.pool);
@@ -243,14 +244,12 @@ export class Registry {
       opened.device.resume();
       return this.#update(record.name, { suspended: false });
     }
-    if (record.live !== undefined) {
-      try {
-        await this.#checkSizes(record, next.lines);
-      } catch (error) {
-        await this.clear(name);
-        this.#update(name, { suspended: true });
-        throw error;
-      }
+    try {
+      await this.#checkSizes(record, next.lines, { isFirst: false });
+    } catch (error) {
+      await this.clear(name);
+      this.#update(name, { suspended: true });
+      throw error;
     }
     const opened = this.#openedOf(record);
     const isOpen = opened.device.segments.length > 0;
@@ -549,7 +548,11 @@ export class Registry {
     };
   }
 
-  async #checkSizes(record: DeviceRecord, lines: readonly TargetLine[]): Promise<void> {
+  async #checkSizes(
+    record: DeviceRecord,
+    lines: readonly TargetLine[],
+    { isFirst }: { readonly isFirst: boolean },
+  ): Promise<void> {
     for (const line of lines) {
       for (const area of findTargetType(line.type)?.areas(line) ?? []) {
         const size = await this.sizeSectors(area.device);
@@ -557,7 +560,7 @@ export class Registry {
         const { kernelName } = await this.findDevice(area.device);
         const reason = `${kernelName} too small for target: start=${area.startText}, len=${area.lengthSectors}, dev_size=${size}`;
         this.#log(`table: ${Registry.numberOf(record)}: ${reason}`);
-        if (record.live === undefined) {
+        if (isFirst) {
           this.#log("core: Cannot calculate initial queue limits");
           this.#log("ioctl: unable to set up device queue for new table.");
         }

