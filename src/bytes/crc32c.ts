@@ -2,6 +2,8 @@
  * CRC-32C (Castagnoli, reflected 0x82F63B78), eight bytes a step through eight tables. Without the final inversion, as
  * the kernel's persistent data uses it.
  */
+import type { ReadView } from "./u64.js";
+
 const POLYNOMIAL = 0x82f63b78;
 const TABLES = makeTables();
 
@@ -35,7 +37,7 @@ const [T0, T1, T2, T3, T4, T5, T6, T7] = TABLES as [
  * Register after feeding view[start, end), beginning with all ones and not inverted at the end.
  * @returns an unsigned 32-bit number; crc32c("123456789") = 0x1cf96d7c
  */
-export function crc32c(view: DataView, start = 0, end = view.byteLength): number {
+export function crc32c(view: ReadView, start = 0, end = view.byteLength): number {
   let crc = 0xffffffff;
   let at = start;
   for (; at + 8 <= end; at += 8) {

@@ -3,7 +3,7 @@
  * loads, and gives offsets, accessors without allocation, and whole-struct read and write.
  */
 import { invariant } from "../errors/index.js";
-import { getU64, setU64 } from "./u64.js";
+import { getU64, type ReadView, setU64 } from "./u64.js";
 
 type Kind = "u32" | "u64" | "bytes";
 
@@ -31,7 +31,7 @@ export function bytes(offset: number, size: number, meaning: string): Field<Uint
 
 type Fields = Record<string, Field<number> | Field<Uint8Array>>;
 type ValueOf<F> = F extends Field<infer T> ? T : never;
-type Accessors<F extends Fields> = { readonly [K in keyof F]: (view: DataView, base?: number) => ValueOf<F[K]> };
+type Accessors<F extends Fields> = { readonly [K in keyof F]: (view: ReadView, base?: number) => ValueOf<F[K]> };
 type Setters<F extends Fields> = {
   readonly [K in keyof F]: (view: DataView, value: ValueOf<F[K]>, base?: number) => void;
 };
@@ -44,7 +44,7 @@ export interface Struct<F extends Fields> {
   readonly get: Accessors<F>;
   readonly set: Setters<F>;
   /** All fields, decoded. Byte fields are copies. */
-  read(view: DataView, base?: number): Values<Struct<F>>;
+  read(view: ReadView, base?: number): Values<Struct<F>>;
   /** Sets every byte of the struct. */
   write(view: DataView, values: Values<Struct<F>>, base?: number): void;
 }
@@ -60,8 +60,8 @@ export function struct<const F extends Fields>(name: string, size: number, field
   }
   invariant(end === size, `${name} covers ${end} bytes, wanted ${size}`);
   const keys = Object.keys(fields);
-  const get = Object.fromEntries(keys.map((key) => [key, reader(fields[key]!)])) as Accessors<F>;
-  const set = Object.fromEntries(keys.map((key) => [key, writer(fields[key]!)])) as Setters<F>;
+  const get = Object.fromEntries(keys.map((key) => [key, reader(fields[key]!)])) as unknown as Accessors<F>;
+  const set = Object.fromEntries(keys.map((key) => [key, writer(fields[key]!)])) as unknown as Setters<F>;
   return {
     name,
     size,
@@ -75,14 +75,14 @@ export function struct<const F extends Fields>(name: string, size: number, field
   };
 }
 
-function reader(field: Field<unknown>): (view: DataView, base?: number) => never {
+function reader(field: Field<unknown>): (view: ReadView, base?: number) => never {
   const { kind, offset, size } = field;
   const read = {
-    u32: (view: DataView, base = 0) => view.getUint32(base + offset, true),
-    u64: (view: DataView, base = 0) => getU64(view, base + offset),
-    bytes: (view: DataView, base = 0) => new Uint8Array(view.buffer, view.byteOffset + base + offset, size).slice(),
+    u32: (view: ReadView, base = 0) => view.getUint32(base + offset, true),
+    u64: (view: ReadView, base = 0) => getU64(view, base + offset),
+    bytes: (view: ReadView, base = 0) => new Uint8Array(view.buffer, view.byteOffset + base + offset, size).slice(),
   }[kind];
-  return read as (view: DataView, base?: number) => never;
+  return read as (view: ReadView, base?: number) => never;
 }
 
 function writer(field: Field<unknown>): (view: DataView, value: unknown, base?: number) => void {

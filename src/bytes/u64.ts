@@ -1,6 +1,9 @@
 /** u64 fields as numbers: two 32-bit halves, safe to 2^53. What is larger is refused, never rounded. */
 import { DamageError, invariant } from "../errors/index.js";
 
+/** A view that can be read only: what a cached block hands out to those who may not change it. */
+export type ReadView = Pick<DataView, "getUint8" | "getUint32" | "buffer" | "byteOffset" | "byteLength">;
+
 const TWO_32 = 4294967296;
 /** Largest high half of a u64 that a number holds exactly. */
 const MAX_HIGH = 0x1fffff;
@@ -8,7 +11,7 @@ const MAX_HIGH = 0x1fffff;
 export const MAX_U64_NUMBER = Number.MAX_SAFE_INTEGER;
 
 /** Little-endian u64 at `offset`. @throws DamageError when it exceeds 2^53 - 1 */
-export function getU64(view: DataView, offset: number): number {
+export function getU64(view: ReadView, offset: number): number {
   const high = view.getUint32(offset + 4, true);
   if (high > MAX_HIGH) {
     throw new DamageError(

@@ -1,0 +1,17 @@
+export { type Inserted, insert, insertBelow } from "./insert.js";
+export { highestKey, lookup, lookupNext, Position } from "./lookup.js";
+export {
+  BTREE_NODE,
+  childAt,
+  isLeaf,
+  keyAt,
+  maxEntriesFor,
+  maxEntriesOf,
+  NODE_HEADER,
+  nrEntriesOf,
+  valueOffset,
+  valueSizeOf,
+} from "./node.js";
+export { type Removed, remove, removeRun } from "./remove.js";
+export { eachRun, emptyTree, MAX_DEPTH, readNode, type Tree, type ValueType } from "./tree.js";
+export { deleteTree, type LeafVisitor, walkLeaves } from "./walk.js";
