@@ -10,6 +10,7 @@ import {
   Context,
   type Environment,
   FAMILIES,
+  type OpenHost,
   readGlobals,
   type Streams,
   splitAtWord,
@@ -21,6 +22,8 @@ import { VERSION } from "./version.js";
 export interface MainOptions {
   readonly environment: Environment;
   readonly isRoot: boolean;
+  /** The home of the host; in this process unless another is given. */
+  readonly openHost?: OpenHost;
   /** Ends the command; what was reported as done stays. */
   readonly interrupt?: AbortSignal;
 }
@@ -30,7 +33,7 @@ const INTERRUPTED = 130;
 
 /** Runs one command line, `argv` without node and the program's name. @returns the exit status */
 export async function main(argv: readonly string[], streams: Streams, options: MainOptions): Promise<number> {
-  const context = new Context({ streams, environment: options.environment, isRoot: options.isRoot });
+  const context = new Context({ streams, ...options });
   // Known before parsing succeeds, so that a usage error is JSON too.
   const wantsJson = argv.slice(0, argv.includes("--") ? argv.indexOf("--") : undefined).includes("--json");
   let status: number;

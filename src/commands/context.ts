@@ -1,7 +1,7 @@
 /** What a command works with: its streams, the host behind it, the options of the whole program. */
 import { isAbsolute, join, resolve } from "node:path";
 import { StateError, UdmError } from "../errors/index.js";
-import type { Host, HostOptions } from "../host/index.js";
+import type { Host } from "../host/index.js";
 import { askYesNo, isUtf8Locale, type Palette, type ProgressBar, paletteFor, progressBar } from "../ui/index.js";
 import { DEFAULT_GLOBALS, type Globals } from "./globals.js";
 
@@ -21,7 +21,12 @@ export interface ContextOptions {
   readonly openHost?: OpenHost;
 }
 
-export type OpenHost = (options: HostOptions) => Promise<Host>;
+export type OpenHost = (options: {
+  readonly stateDir: string;
+  readonly runDir: string;
+  readonly lockTimeoutMs: number;
+  readonly log: (line: string) => void;
+}) => Promise<Host>;
 
 /** Opened for one command line; `close` lets go of what the host holds. */
 export class Context {
@@ -74,7 +79,7 @@ export class Context {
     return openHost({
       ...directories,
       lockTimeoutMs: this.#globals.lockTimeoutMs,
-      log: (line) => {
+      log: (line: string) => {
         if (this.#globals.verbose) this.streams.stderr.write(`udm: ${line}\n`);
       },
     });

@@ -6,7 +6,7 @@ import type { Command } from "commander";
 import type { Context } from "./context.js";
 
 export { change, defined } from "./change.js";
-export { Context, type Environment, type Streams, stateDirectories } from "./context.js";
+export { Context, type Environment, type OpenHost, type Streams, stateDirectories } from "./context.js";
 export { addGlobalOptions, EXISTENCE_FLAGS, globalOptions, readGlobals, splitAtWord } from "./globals.js";
 
 export type CommandFactory = (context: Context) => Command;

@@ -50,7 +50,7 @@ export class BlockForest {
     return [...nodes].sort((left, right) => {
       const [leftMajor, leftMinor] = numbers(left);
       const [rightMajor, rightMinor] = numbers(right);
-      return leftMajor - rightMajor || leftMinor - rightMinor || Number(left.owner > right.owner) * 2 - 1;
+      return leftMajor - rightMajor || leftMinor - rightMinor || Number(right.owner === "udm") - Number(left.owner === "udm");
     });
   }
 

@@ -41,6 +41,7 @@ export function lsblkCommand(context: Context): Command {
     .option("-i, --ascii", "draw the tree with ASCII characters")
     .option("-a, --all", "empty devices too")
     .option("-n, --noheadings", "leave the line of headings out")
+    .option("-x, --sort <column>", "sort by a column and list")
     .action(async (devs: readonly string[], options: LsblkOptions) => {
       const host = await context.host();
       const nodes = (await host.blockNodes()).filter((node) => options.all === true || node.sizeBytes > 0);

@@ -1,6 +1,6 @@
 /** Options that several commands share, declared once. */
 import { Option } from "commander";
-import type { PoolFeatures } from "../host/index.js";
+import type { PoolFeatures } from "../thin/index.js";
 
 export const ifExistsOption = () => new Option("--if-exists", "it is no failure when there is nothing to take away");
 export const ifNotExistsOption = () => new Option("--if-not-exists", "it is no failure when it is there already");

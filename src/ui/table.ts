@@ -21,7 +21,17 @@ export async function renderTable(
   options: TableOptions,
 ): Promise<readonly string[]> {
   if (rows.length === 0 || columns.length === 0) return [];
-  const all = options.headings ? [columns.map((column) => column.heading), ...rows] : [...rows];
+  // A column is never narrower than its heading, printed or not.
+  const all = [columns.map((column) => column.heading), ...rows];
+  const lines = await renderLines(columns, rows, all);
+  return options.headings ? lines : lines.slice(1);
+}
+
+async function renderLines(
+  columns: readonly TableColumn[],
+  rows: readonly (readonly string[])[],
+  all: readonly (readonly string[])[],
+): Promise<readonly string[]> {
   const last = columns.length - 1;
   const isTextLast = columns[last]!.align === "left";
   const laidOut = isTextLast ? columns.slice(0, last) : columns;

@@ -2,10 +2,10 @@
 import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import { Command } from "commander";
-import { IoError, messageOf, UsageError } from "../../errors/index.js";
+import { parseTable } from "../../device-registry/index.js";
+import { IoError, messageOf, StateError, UsageError } from "../../errors/index.js";
 import { change, defined, quoted } from "../change.js";
 import type { Context } from "../context.js";
-import { parseTableText } from "./table-text.js";
 
 interface LoadOptions {
   readonly table?: string;
@@ -24,7 +24,10 @@ export function loadCommand(context: Context): Command {
     .option("-r, --read-only", "the device refuses writes")
     .option("--uuid <uuid>", "uuid of a new device")
     .action(async (name: string, options: LoadOptions) => {
-      const table = parseTableText(await tableText(context, options.table ?? "-"));
+      const table = parseTable(await tableText(context, options.table ?? "-"));
+      if (table.length === 0) {
+        throw new StateError("EINVAL", "table load: the table has no lines", { hint: "such as: 0 2048 linear 7:0 0" });
+      }
       const one = table.map((line) => [line.startSectors, line.lengthSectors, line.type, ...line.args].join(" "));
       await change(context, {
         plan: async () => [
