@@ -3,7 +3,14 @@
  * allocation and sharing, and nothing of trees, space maps or devices.
  */
 import { createHash } from "node:crypto";
-import { fillPattern, type PoolScript, type PoolShape, type PoolStep, SECTOR_BYTES } from "./pool-script.js";
+import {
+  fillPattern,
+  ORIGIN_SEED,
+  type PoolScript,
+  type PoolShape,
+  type PoolStep,
+  SECTOR_BYTES,
+} from "./pool-script.js";
 
 const PAGE_BYTES = 4096;
 
@@ -44,6 +51,8 @@ export interface DumpDevice {
 export class PoolModel {
   readonly thins = new Map<number, ModelThin>();
   readonly active = new Set<number>();
+  /** Active devices whose holes show the external origin. */
+  readonly #external = new Set<number>();
   readonly blockBytes: number;
   time = 0;
   transactionId = 0;
@@ -121,12 +130,14 @@ export class PoolModel {
         return;
       case "activate":
         this.active.add(step.id);
+        if (step.external === true) this.#external.add(step.id);
         return;
       case "deactivate":
         this.active.delete(step.id);
+        this.#external.delete(step.id);
         return;
       case "write":
-        this.#write(this.thin(step.id), step.offsetBytes, step.lengthBytes, step.seed);
+        this.#write(step.id, step.offsetBytes, step.lengthBytes, step.seed);
         return;
       case "flush":
         if (this.thin(step.id).changed) this.#commit();
@@ -166,6 +177,7 @@ export class PoolModel {
         return;
       case "reopen":
         this.active.clear();
+        this.#external.clear();
         this.#commit();
         this.#cursor = 0;
         return;
@@ -179,10 +191,21 @@ export class PoolModel {
       case "message":
       case "table":
       case "thin-status":
+      case "events":
       case "sum":
       case "checkpoint":
         return;
     }
+  }
+
+  /** The shape of a script that goes on from here. */
+  get presentShape(): PoolShape {
+    return { ...this.shape, dataBlocks: this.dataBlocks, metadataBlocks: this.metadataBlocks };
+  }
+
+  /** Another engine takes over: nothing is active, allocation starts at the bottom again. */
+  reopen(): void {
+    this.apply({ kind: "reopen" });
   }
 
   /** Fingerprint of a thin device: the pages that are not all zeros, each behind its offset. */
@@ -190,12 +213,20 @@ export class PoolModel {
     const hash = createHash("sha256");
     const page = new Uint8Array(PAGE_BYTES);
     const where = new DataView(new ArrayBuffer(8));
-    for (const [index, seed] of [...this.thin(id).pages].sort(([a], [b]) => a - b)) {
+    for (const [index, seed] of [...this.#visiblePages(id)].sort(([a], [b]) => a - b)) {
       where.setBigUint64(0, BigInt(index * PAGE_BYTES), true);
       fillPattern(page, index * PAGE_BYTES, seed);
       hash.update(new Uint8Array(where.buffer)).update(page);
     }
     return hash.digest("hex");
+  }
+
+  /** "MAPPED HIGHEST" in sectors, as a thin device's status line says. */
+  thinStatus(id: number): string {
+    const { mappings } = this.thin(id);
+    const { blockSectors } = this.shape;
+    const highest = mappings.size === 0 ? "-" : String((Math.max(...mappings.keys()) + 1) * blockSectors - 1);
+    return `${mappings.size * blockSectors} ${highest}`;
   }
 
   /** What thin_dump must say of the last commit. */
@@ -219,7 +250,8 @@ export class PoolModel {
     };
   }
 
-  #write(thin: ModelThin, offsetBytes: number, lengthBytes: number, seed: number): void {
+  #write(id: number, offsetBytes: number, lengthBytes: number, seed: number): void {
+    const thin = this.thin(id);
     const last = Math.floor((offsetBytes + lengthBytes - 1) / this.blockBytes);
     for (let block = Math.floor(offsetBytes / this.blockBytes); block <= last; block++) {
       const present = thin.mappings.get(block);
@@ -227,9 +259,32 @@ export class PoolModel {
       const dataBlock = this.#allocate();
       thin.mappings.set(block, { dataBlock, time: this.time });
       if (present !== undefined) this.#drop(present.dataBlock);
+      else if (this.#external.has(id)) this.#fillFromOrigin(thin, block);
       thin.changed = true;
     }
     for (let at = offsetBytes; at < offsetBytes + lengthBytes; at += PAGE_BYTES) thin.pages.set(at / PAGE_BYTES, seed);
+  }
+
+  #fillFromOrigin(thin: ModelThin, block: number): void {
+    const pagesPerBlock = this.blockBytes / PAGE_BYTES;
+    const end = Math.min((block + 1) * pagesPerBlock, this.#originPages);
+    for (let page = block * pagesPerBlock; page < end; page++) thin.pages.set(page, ORIGIN_SEED);
+  }
+
+  get #originPages(): number {
+    return Math.min(this.shape.originBytes ?? 0, this.shape.thinBytes) / PAGE_BYTES;
+  }
+
+  /** Seeds of the pages that a reader sees, holes of an external origin included. */
+  #visiblePages(id: number): Map<number, number> {
+    const thin = this.thin(id);
+    if (!this.#external.has(id)) return thin.pages;
+    const pagesPerBlock = this.blockBytes / PAGE_BYTES;
+    const pages = new Map(thin.pages);
+    for (let page = 0; page < this.#originPages; page++) {
+      if (!thin.mappings.has(Math.floor(page / pagesPerBlock))) pages.set(page, ORIGIN_SEED);
+    }
+    return pages;
   }
 
   #discard(thin: ModelThin, offsetBytes: number, lengthBytes: number): void {

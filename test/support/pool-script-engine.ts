@@ -1,6 +1,6 @@
 /** Carries out a pool script with our own engine, on devices in memory. */
 import { createHash } from "node:crypto";
-import { codeOf } from "../../src/errors/index.js";
+import { codeOf, IoError } from "../../src/errors/index.js";
 import type { SyncIo } from "../../src/io/index.js";
 import { MemoryDevice } from "../../src/io/index.js";
 import { SyncBackedDevice } from "../../src/io/sync-backed-device.js";
@@ -9,6 +9,7 @@ import { METADATA_BLOCK_BYTES } from "./metadata-image.js";
 import {
   type FeatureWord,
   fillPattern,
+  ORIGIN_SEED,
   type PoolScript,
   type PoolShape,
   type PoolStep,
@@ -51,7 +52,7 @@ export class WatchedDevice extends SyncBackedDevice {
   }
 
   #unless(refused: boolean, body: () => void): void {
-    if (refused) throw Object.assign(new Error(`${this.name}: input/output error`), { code: "EIO" });
+    if (refused) throw new IoError("EIO", `${this.name}: input/output error`);
     body();
   }
 }
@@ -97,6 +98,7 @@ class Executor {
   readonly data: MemoryDevice;
   readonly log: string[] = [];
   readonly #watched: WatchedDevice;
+  readonly #origin: MemoryDevice;
   readonly #thins = new Map<number, ThinDevice>();
   readonly #thinBytes: number;
   #shape: PoolShape;
@@ -114,6 +116,10 @@ class Executor {
     this.data =
       options.from?.data ?? new MemoryDevice({ sizeBytes: shape.dataBlocks * shape.blockSectors * SECTOR_BYTES });
     this.#watched = new WatchedDevice(this.metadata);
+    const origin = new Uint8Array(shape.originBytes ?? 0);
+    fillPattern(origin, 0, ORIGIN_SEED);
+    this.#origin = new MemoryDevice({ sizeBytes: origin.length });
+    this.#origin.sync.write(0, origin);
   }
 
   get pool(): Pool {
@@ -175,7 +181,14 @@ class Executor {
       case "message":
         return this.#message(...step.words);
       case "activate":
-        this.#thins.set(step.id, pool.openThin(step.id, { name: `thin ${step.id}`, sizeBytes: this.#thinBytes }));
+        this.#thins.set(
+          step.id,
+          pool.openThin(step.id, {
+            name: `thin ${step.id}`,
+            sizeBytes: this.#thinBytes,
+            ...(step.external === true ? { externalOrigin: this.#origin } : {}),
+          }),
+        );
         return "";
       case "deactivate":
         await this.#thin(step.id).close();
@@ -233,6 +246,8 @@ class Executor {
         throw new Error("table lines belong to targets; the engine has none");
       case "thin-status":
         return this.#thin(step.id).statusParams();
+      case "events":
+        return String(pool.runtime().eventNr);
       case "sum":
         return sumDevice(this.#thin(step.id));
     }

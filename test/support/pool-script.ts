@@ -9,6 +9,9 @@
 
 export const SECTOR_BYTES = 512;
 
+/** What the external origin holds everywhere. */
+export const ORIGIN_SEED = 0x0012345;
+
 /** Words of a pool's table line behind the low-water mark. */
 export type FeatureWord =
   | "skip_block_zeroing"
@@ -23,8 +26,10 @@ export interface PoolShape {
   readonly blockSectors: number;
   readonly lowWaterBlocks: number;
   readonly features: readonly FeatureWord[];
-  /** Size of every thin device of the script. */
+  /** Size of every thin device of the script, a multiple of 4096. */
   readonly thinBytes: number;
+  /** Size of the external origin that thin devices may be activated with, a multiple of 4096; none without. */
+  readonly originBytes?: number;
 }
 
 export type PoolStep =
@@ -32,7 +37,7 @@ export type PoolStep =
   | { readonly kind: "create-snap"; readonly id: number; readonly origin: number }
   | { readonly kind: "delete"; readonly id: number }
   /** The thin device's table is loaded; only then it can be written. */
-  | { readonly kind: "activate"; readonly id: number }
+  | { readonly kind: "activate"; readonly id: number; readonly external?: boolean }
   | { readonly kind: "deactivate"; readonly id: number }
   | {
       readonly kind: "write";
@@ -73,6 +78,8 @@ export type PoolStep =
   | { readonly kind: "status"; readonly noflush?: boolean }
   | { readonly kind: "table" }
   | { readonly kind: "thin-status"; readonly id: number }
+  /** The pool's event counter. */
+  | { readonly kind: "events" }
   /** Fingerprint of all bytes of an active thin device. */
   | { readonly kind: "sum"; readonly id: number }
   /** The metadata device as it is now is put aside. */
@@ -82,6 +89,8 @@ export interface PoolScript {
   readonly name: string;
   readonly shape: PoolShape;
   readonly steps: readonly PoolStep[];
+  /** What a model says that steps answer (sums, states of thin devices), by number of the step. */
+  readonly expected?: Readonly<Record<number, string>>;
 }
 
 export interface StepResult {
@@ -117,6 +126,29 @@ export function firstDifference(script: PoolScript, ours: ScriptRun, theirs: Scr
     if (a.commits !== undefined && b.commits !== undefined && a.commits !== b.commits) {
       return `${at}: ${a.commits} commits, wanted ${b.commits}`;
     }
+  }
+  return undefined;
+}
+
+/** The first step that does not answer what the model said, or fails although it has an opinion on it. */
+export function firstSurprise(script: PoolScript, run: ScriptRun): string | undefined {
+  for (const [index, text] of Object.entries(script.expected ?? {})) {
+    const step = script.steps[Number(index)]!;
+    const result = run.results[Number(index)];
+    if (result?.outcome !== "ok" || result.text !== text) {
+      return `${script.name}: step ${index} (${stepText(step)}): ${result?.outcome} "${result?.text}", the model says "${text}"`;
+    }
+  }
+  return undefined;
+}
+
+/** The first commit where the script has none, made by the one-second timer of a kernel; undefined when there is none. */
+export function strayCommit(script: PoolScript, run: ScriptRun): string | undefined {
+  for (const [index, step] of script.steps.entries()) {
+    const commits = run.results[index]?.commits ?? 0;
+    const most = step.kind === "flush" ? 1 : step.kind === "write" || step.kind === "discard" ? 0 : undefined;
+    if (most !== undefined && commits > most)
+      return `${script.name}: step ${index} (${stepText(step)}): ${commits} commits`;
   }
   return undefined;
 }

@@ -1,6 +1,7 @@
 /** Random scripts that a healthy pool carries out without an error, with a checkpoint now and then. */
 import { PoolModel } from "./pool-model.js";
 import type { PoolScript, PoolShape, PoolStep } from "./pool-script.js";
+import { PoolScriptRecorder, sumAll } from "./pool-script-recorder.js";
 import { Random } from "./random.js";
 
 const MIX = {
@@ -36,6 +37,8 @@ export interface RandomScriptOptions {
   readonly shape?: Partial<PoolShape>;
   readonly mix?: Partial<ScriptMix>;
   readonly maxDevices?: number;
+  /** A pool that is there already, to go on with; changed. Its shape counts. */
+  readonly model?: PoolModel;
 }
 
 const DEFAULT_SHAPE: PoolShape = {
@@ -51,51 +54,52 @@ const DEFAULT_SHAPE: PoolShape = {
 const MAX_ACTIVE = 6;
 
 export function randomPoolScript(options: RandomScriptOptions): PoolScript {
-  const shape = { ...DEFAULT_SHAPE, ...options.shape };
-  return new Generator(shape, options).script();
+  const model = options.model ?? new PoolModel({ ...DEFAULT_SHAPE, ...options.shape });
+  return new Generator(model, options).script();
 }
 
 class Generator {
   readonly #random: Random;
-  readonly #model: PoolModel;
-  readonly #steps: PoolStep[] = [];
+  readonly shape: PoolShape;
+  readonly #recorder: PoolScriptRecorder;
   readonly #weights: ScriptMix;
   #seed = 0;
 
   constructor(
-    readonly shape: PoolShape,
+    readonly model: PoolModel,
     readonly options: RandomScriptOptions,
   ) {
     this.#random = new Random(options.seed);
-    this.#model = new PoolModel(shape);
+    this.#recorder = new PoolScriptRecorder(model);
+    this.shape = model.presentShape;
     this.#weights = { ...MIX, ...options.mix };
   }
 
   script(): PoolScript {
     const { seed, operations, checkpointEvery } = this.options;
-    this.#do({ kind: "create-thin", id: 0 });
+    for (const step of sumAll(this.model)) this.#do(step);
+    if (this.model.thins.size === 0) this.#do({ kind: "create-thin", id: 0 });
     for (let done = 1; done <= operations; done++) {
       this.#operation();
       if (done % checkpointEvery === 0) this.#do({ kind: "checkpoint", title: `after ${done} operations` });
     }
-    for (const id of this.#model.active) this.#do({ kind: "sum", id });
+    for (const step of sumAll(this.model)) this.#do(step);
     this.#do({ kind: "status" });
     this.#do({ kind: "checkpoint", title: "at the end" });
-    return { name: `seed ${seed}`, shape: this.shape, steps: this.#steps };
+    return this.#recorder.script(`seed ${seed}`);
   }
 
   #do(step: PoolStep): void {
-    this.#model.apply(step);
-    this.#steps.push(step);
+    this.#recorder.do(step);
   }
 
   /** Room for a write that may need that many blocks, with some to spare. */
   #hasRoom(blocks: number): boolean {
-    return this.#model.usedDataBlocks + blocks < this.#model.dataBlocks * 0.9;
+    return this.model.usedDataBlocks + blocks < this.model.dataBlocks * 0.9;
   }
 
   #operation(): void {
-    const model = this.#model;
+    const { model } = this;
     const random = this.#random;
     const ids = [...model.thins.keys()];
     const idle = ids.filter((id) => !model.active.has(id));
@@ -118,7 +122,7 @@ class Generator {
         return;
       }
       case "activate":
-        if (idle.length > 0 && model.active.size < MAX_ACTIVE) this.#do({ kind: "activate", id: random.pick(idle) });
+        if (idle.length > 0 && model.active.size < MAX_ACTIVE) this.#activate(random.pick(idle));
         return;
       case "deactivate":
         if (model.active.size > 1) this.#do({ kind: "deactivate", id: random.pick([...model.active]) });
@@ -181,22 +185,27 @@ class Generator {
     const random = this.#random;
     for (;;) {
       const id = random.oneIn(10) ? random.between(0, 16777215) : random.between(0, 120);
-      if (!this.#model.thins.has(id)) return id;
+      if (!this.model.thins.has(id)) return id;
     }
   }
 
   /** An active device; activates one when there is none. */
   #activeId(): number {
-    const active = [...this.#model.active];
+    const active = [...this.model.active];
     if (active.length > 0) return this.#random.pick(active);
-    const id = this.#random.pick([...this.#model.thins.keys()]);
-    this.#do({ kind: "activate", id });
+    const id = this.#random.pick([...this.model.thins.keys()]);
+    this.#activate(id);
     return id;
+  }
+
+  #activate(id: number): void {
+    const external = this.shape.originBytes !== undefined && this.#random.oneIn(2);
+    this.#do({ kind: "activate", id, ...(external ? { external } : {}) });
   }
 
   /** Low blocks more often, so that they meet again. */
   #block(): number {
-    const most = this.#model.virtualBlocks - 1;
+    const most = this.model.virtualBlocks - 1;
     return this.#random.oneIn(2) ? this.#random.between(0, most) : this.#random.between(0, Math.floor(most / 8));
   }
 
@@ -207,7 +216,7 @@ class Generator {
 
   #write(id: number, block: number): void {
     const random = this.#random;
-    const blockBytes = this.#model.blockBytes;
+    const blockBytes = this.model.blockBytes;
     const seed = ++this.#seed;
     const start = block * blockBytes;
     const left = this.shape.thinBytes - start;
@@ -234,16 +243,16 @@ class Generator {
     if (!this.#hasRoom(20)) return;
     const first = this.#activeId();
     this.#flushed(first, () => this.#write(first, this.#block()));
-    for (const id of this.#model.active) {
+    for (const id of this.model.active) {
       this.#write(id, this.#block());
       if (this.#random.oneIn(2)) this.#discard(id);
     }
-    for (const id of this.#model.active) this.#do({ kind: "flush", id });
+    for (const id of this.model.active) this.#do({ kind: "flush", id });
   }
 
   #discard(id: number): void {
     const random = this.#random;
-    const model = this.#model;
+    const { model } = this;
     const start = this.#block();
     const count = Math.min(
       random.oneIn(6) ? random.between(1, 300) : random.between(1, 12),
