@@ -76,9 +76,7 @@ const openHost = answeringHost({ blockNodes: async () => MACHINES["33-lsblk"]! }
 test("a device that does not exist is reported, the others are printed", async () => {
   const ran = await runMain(["lsblk", "-n", "nosuch", "vdb"], { openHost });
   expect(ran.stdout).toMatch(/^vdb /);
-  expect(ran.stderr).toBe(
-    "udm: lsblk: nosuch: no such block device\nhint: udm lsblk without a name shows them all\n",
-  );
+  expect(ran.stderr).toBe("udm: lsblk: nosuch: no such block device\nhint: udm lsblk without a name shows them all\n");
   expect(ran.status).toBe(1);
 });
 
