@@ -136,14 +136,17 @@ export class Claims {
 
 function lockRange(identity: FileIdentity, request: Required<ClaimRequest>, native: Native): () => void {
   const fd = openFor(request, identity, 0);
+  const range = { offset: request.offsetBytes, length: request.lengthBytes };
+  let isLocked = false;
   try {
-    if (!markShared(fd, native)) throw heldByOthers(request.path, identity);
-    const range = { offset: request.offsetBytes, length: request.lengthBytes };
-    if (!native.lockRange(fd, request.readOnly ? "read" : "write", range)) throw heldByOthers(request.path, identity);
+    isLocked = markShared(fd, native) && native.lockRange(fd, request.readOnly ? "read" : "write", range);
   } catch (error) {
-    closeSync(fd);
     throw lockFailure(error, request.path);
+  } finally {
+    if (!isLocked) closeSync(fd);
   }
+  // Only now, so that our own try is not found among the holders.
+  if (!isLocked) throw heldByOthers(request.path, identity);
   return () => closeSync(fd);
 }
 

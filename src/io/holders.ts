@@ -238,14 +238,14 @@ function lockHolders({ dev, ino }: { readonly dev: bigint; readonly ino: bigint 
   return [...pids];
 }
 
+/** Processes that have it open; this one only when there is no other. */
 function openHolders(identity: FileIdentity): number[] {
-  const pids: number[] = [];
-  for (const name of listFolder("/proc")) {
-    const pid = Number(name);
-    if (!Number.isInteger(pid) || pid === process.pid) continue;
-    if (listFolder(`/proc/${pid}/fd`).some((fd) => isOpenOn(`/proc/${pid}/fd/${fd}`, identity))) pids.push(pid);
-  }
-  return pids;
+  const pids = listFolder("/proc").map(Number).filter(Number.isInteger);
+  const holders = pids.filter((pid) =>
+    listFolder(`/proc/${pid}/fd`).some((fd) => isOpenOn(`/proc/${pid}/fd/${fd}`, identity)),
+  );
+  const others = holders.filter((pid) => pid !== process.pid);
+  return others.length > 0 ? others : holders;
 }
 
 function isOpenOn(link: string, identity: FileIdentity): boolean {

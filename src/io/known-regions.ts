@@ -52,7 +52,7 @@ export class KnownRegions {
   /** Something was written to [start, end): it is no longer known to read as zeros. */
   written(start: number, end: number): void {
     const regions = this.#regions;
-    if (regions.length === 0) return;
+    if (regions.length === 0 || start >= end) return;
     let index = this.#indexAfter(start);
     if (index > 0 && regions[index - 1]!.end > start) index--;
     for (; index < regions.length && regions[index]!.start < end; index++) {

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { SpaceError, type UdmError } from "../../src/errors/index.js";
+import { SpaceError } from "../../src/errors/index.js";
 import { FileDevice, nativeCalls, nativeSupport, run, setFileSize } from "../../src/io/index.js";
 import {
   codeThrown,
