@@ -50,7 +50,9 @@ export class BlockForest {
     return [...nodes].sort((left, right) => {
       const [leftMajor, leftMinor] = numbers(left);
       const [rightMajor, rightMinor] = numbers(right);
-      return leftMajor - rightMajor || leftMinor - rightMinor || Number(right.owner === "udm") - Number(left.owner === "udm");
+      return (
+        leftMajor - rightMajor || leftMinor - rightMinor || Number(right.owner === "udm") - Number(left.owner === "udm")
+      );
     });
   }
 

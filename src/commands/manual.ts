@@ -1,0 +1,161 @@
+/**
+ * Synopsis and options of the manual pages, generated from the commands' own declarations. They stand in the pages
+ * between two marks; everything around them is written by hand.
+ */
+import type { Argument, Command, Option } from "commander";
+import type { Context } from "./context.js";
+import { COMMANDS, globalOptions } from "./index.js";
+
+/** Page of each family; the commands of one word have pages of their own. */
+export const FAMILY_PAGES: Readonly<Record<string, string>> = {
+  loop: "udm-loop.8",
+  pool: "udm-pool.8",
+  thin: "udm-thin.8",
+  table: "udm-table.8",
+  device: "udm-device.8",
+  lsblk: "udm-lsblk.8",
+};
+
+export type Section = "synopsis" | "options" | "common-options" | "commands";
+
+const BEGIN = (section: Section) => `.\\" Generated ${section}: do not edit, npm run man writes it.`;
+const END = (section: Section) => `.\\" End of generated ${section}.`;
+
+/** Fills the marked sections of a page. @throws Error when a mark has no end */
+export async function fillPage(page: string, family: string | undefined, context: Context): Promise<string> {
+  let filled = page;
+  for (const section of ["synopsis", "options", "common-options", "commands"] as const) {
+    const start = filled.indexOf(`${BEGIN(section)}\n`);
+    if (start < 0) continue;
+    const bodyStart = start + BEGIN(section).length + 1;
+    const end = filled.indexOf(END(section), bodyStart);
+    if (end < 0) throw new Error(`the mark of the generated ${section} has no end`);
+    const lines = await sectionLines(section, family, context);
+    filled =
+      filled.slice(0, bodyStart) +
+      lines
+        .flatMap(wrapped)
+        .map((line) => `${line}\n`)
+        .join("") +
+      filled.slice(end);
+  }
+  return filled;
+}
+
+async function sectionLines(section: Section, family: string | undefined, context: Context): Promise<string[]> {
+  switch (section) {
+    case "common-options":
+      return globalOptions().flatMap(optionLines);
+    case "commands":
+      return COMMANDS.flatMap((entry) => {
+        const words = entry.family === undefined ? entry.name : `${entry.family} ${entry.name}`;
+        return [".TP", `\\fBudm ${escaped(words)}\\fR`, `${sentence(entry.summary)}`];
+      });
+    case "synopsis":
+      return (await commandsOf(family, context)).flatMap(synopsisLines);
+    case "options":
+      return (await commandsOf(family, context)).flatMap(commandLines);
+  }
+}
+
+async function commandsOf(family: string | undefined, context: Context): Promise<readonly Command[]> {
+  const own = COMMANDS.filter((entry) => (entry.family ?? entry.name) === family);
+  return Promise.all(
+    own.map(async (entry) => {
+      const words = entry.family === undefined ? entry.name : `${entry.family} ${entry.name}`;
+      return (await entry.load())(context).name(`udm ${words}`);
+    }),
+  );
+}
+
+function synopsisLines(command: Command): readonly string[] {
+  const words = command.registeredArguments.map(argumentText);
+  const options = command.options.filter((option) => !option.hidden).map(optionSynopsis);
+  return [".HP", `\\fB${escaped(command.name())}\\fR`, ...words, ...options];
+}
+
+function commandLines(command: Command): readonly string[] {
+  const lines = [
+    `.SS "${escaped(command.name())} ${command.registeredArguments.map(plainArgument).join(" ")}"`.replace(/ "$/, '"'),
+  ];
+  lines.push(...sentences(command.description()));
+  for (const argument of command.registeredArguments) {
+    lines.push(".TP", argumentText(argument), sentence(argument.description));
+  }
+  for (const option of command.options) lines.push(...optionLines(option));
+  return lines;
+}
+
+function optionLines(option: Option): readonly string[] {
+  const flags = option.flags
+    .split(", ")
+    .map((flag) => {
+      const [name = "", value] = flag.split(" ");
+      return value === undefined
+        ? `\\fB${escaped(name)}\\fR`
+        : `\\fB${escaped(name)}\\fR \\fI${escaped(bare(value))}\\fR`;
+    })
+    .join(", ");
+  const fallback =
+    option.defaultValue === undefined || typeof option.defaultValue === "boolean"
+      ? ""
+      : ` (default ${option.defaultValue})`;
+  return [".TP", flags, sentence(`${option.description}${fallback}`)];
+}
+
+function optionSynopsis(option: Option): string {
+  const [name = "", value] = (option.long ?? option.flags).split(" ");
+  const argument = value ?? /<[^>]+>/.exec(option.flags)?.[0];
+  const text = `\\fB${escaped(name)}\\fR${argument === undefined ? "" : ` \\fI${escaped(bare(argument))}\\fR`}`;
+  return option.mandatory ? text : `[${text}]`;
+}
+
+function argumentText(argument: Argument): string {
+  const text = `\\fI${escaped(argument.name())}\\fR${argument.variadic ? " ..." : ""}`;
+  return argument.required ? text : `[${text}]`;
+}
+
+function plainArgument(argument: Argument): string {
+  const text = `${escaped(argument.name())}${argument.variadic ? " ..." : ""}`;
+  return argument.required ? text : `[${text}]`;
+}
+
+function bare(value: string): string {
+  return value.replaceAll(/[<>[\]]/g, "");
+}
+
+function sentence(text: string): string {
+  const first = text.charAt(0).toUpperCase() + text.slice(1);
+  return escaped(/[.)]$/.test(first) && !first.endsWith("...)") ? first.replace(/\)$/, ").") : `${first}.`);
+}
+
+/** One sentence a line, as manual pages are written. */
+function sentences(text: string): readonly string[] {
+  return escaped(text)
+    .split(/(?<=\.) (?=[A-Z])/)
+    .filter((line) => line !== "");
+}
+
+/** Text as troff takes it: hyphens that are typed, backslashes, a period or quote at the start of a line. */
+export function escaped(text: string): string {
+  return text
+    .replaceAll("\\", "\\e")
+    .replaceAll("-", "\\-")
+    .replaceAll(/^([.'])/gm, "\\&$1");
+}
+
+/** Lines of text end before column 80; requests stay whole. */
+function wrapped(line: string): readonly string[] {
+  if (line.startsWith(".") || line.length < 80) return [line];
+  const lines: string[] = [];
+  let current = "";
+  for (const word of line.split(" ")) {
+    if (current !== "" && current.length + word.length + 1 >= 80) {
+      lines.push(current);
+      current = word;
+    } else {
+      current = current === "" ? word : `${current} ${word}`;
+    }
+  }
+  return [...lines, current];
+}
