@@ -2,7 +2,6 @@
  * The space map of the data device: index entries in a btree, through a write-back cache of 64 slots (which decides the
  * order of allocations, so it follows the kernel's). Source: thin-engine 3.3 to 3.7.
  */
-import { SpaceError } from "../errors/index.js";
 import { emptyTree, insert, lookup, Position, type Tree } from "./btree/index.js";
 import type { SpaceMap } from "./space-map.js";
 import { INDEX_ENTRY, type IndexEntry, type IndexStore, SpaceMapCore, type SpaceMapRoot } from "./space-map-core.js";
@@ -154,11 +153,10 @@ export class DiskSpaceMap implements SpaceMap {
     this.#allocatedSinceCommit += this.#live.nrAllocated - before;
   }
 
-  allocate(): number {
+  allocate(): number | undefined {
     let block = findCommonFree(this.#old, this.#live, this.#cursor, this.#live.nrBlocks);
     if (block < 0) block = findCommonFree(this.#old, this.#live, 0, this.#live.nrBlocks);
-    if (block < 0)
-      throw new SpaceError("no free data block", { hint: "grow the pool with 'udm pool resize', or delete devices" });
+    if (block < 0) return undefined;
     this.#cursor = block + 1;
     this.inc(block, block + 1);
     return block;

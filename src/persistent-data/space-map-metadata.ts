@@ -4,7 +4,7 @@
  * Source: thin-engine 3.3 to 3.8.
  */
 import { bytes, struct, u32, u64 } from "../bytes/index.js";
-import { InvariantError, SpaceError } from "../errors/index.js";
+import { InvariantError } from "../errors/index.js";
 import type { SpaceMap } from "./space-map.js";
 import {
   ENTRIES_PER_BITMAP,
@@ -160,8 +160,9 @@ export class MetadataSpaceMap implements SpaceMap {
     this.#change({ isInc: false, begin, end });
   }
 
-  allocate(): number {
+  allocate(): number | undefined {
     const block = this.#isBootstrapping ? this.#takeNext() : this.#findFree();
+    if (block < 0) return undefined;
     this.#cursor = block + 1;
     if (this.#isBootstrapping) return block;
     this.#allocatedSinceCommit++;
@@ -201,15 +202,12 @@ export class MetadataSpaceMap implements SpaceMap {
   }
 
   #takeNext(): number {
-    if (this.#cursor >= this.#bootstrapLimit) throw noSpace();
-    return this.#cursor;
+    return this.#cursor < this.#bootstrapLimit ? this.#cursor : -1;
   }
 
   #findFree(): number {
-    let block = this.#searchFrom(this.#cursor);
-    if (block < 0) block = this.#searchFrom(0);
-    if (block < 0) throw noSpace();
-    return block;
+    const block = this.#searchFrom(this.#cursor);
+    return block >= 0 ? block : this.#searchFrom(0);
   }
 
   /** Skips blocks that are free but about to be taken: a search that wrapped round could meet them. */
@@ -269,10 +267,4 @@ export class MetadataSpaceMap implements SpaceMap {
     }
     return sum;
   }
-}
-
-function noSpace(): SpaceError {
-  return new SpaceError("no free metadata block", {
-    hint: "grow the metadata with 'udm pool resize NAME --metadata-size +SIZE'",
-  });
 }

@@ -10,6 +10,6 @@ export interface SpaceMap {
   inc(begin: number, end: number): void;
   /** @throws DamageError when a count is 0 already */
   dec(begin: number, end: number): void;
-  /** Takes a block that is free now and was free at the last commit. @throws SpaceError ENOSPC */
-  allocate(): number;
+  /** Takes a block that is free now and was free at the last commit; undefined when there is none. */
+  allocate(): number | undefined;
 }

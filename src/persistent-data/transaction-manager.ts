@@ -3,6 +3,7 @@
  * shadow, a copy in a block that was free at the last commit. A block allocated in the running transaction ("fresh") that
  * has one owner is its own shadow.
  */
+import { InvariantError, SpaceError } from "../errors/index.js";
 import type { BlockManager, ReadBlock, WriteBlock } from "./block-manager.js";
 import type { SpaceMap } from "./space-map.js";
 import type { Validator } from "./validator.js";
@@ -25,7 +26,7 @@ export class TransactionManager {
   }
 
   get spaceMap(): SpaceMap {
-    if (this.#spaceMap === undefined) throw new Error("transaction manager without space map");
+    if (this.#spaceMap === undefined) throw new InvariantError("transaction manager without space map");
     return this.#spaceMap;
   }
 
@@ -35,7 +36,7 @@ export class TransactionManager {
 
   /** A new zeroed block. @throws SpaceError when the metadata device is full */
   newBlock(validator: Validator): WriteBlock {
-    const blocknr = this.spaceMap.allocate();
+    const blocknr = this.#allocate();
     const block = this.blocks.writeZeroed(blocknr, validator);
     this.#fresh.add(blocknr);
     return block;
@@ -47,7 +48,7 @@ export class TransactionManager {
     if (!sharesChildren && this.#fresh.has(blocknr)) {
       return { block: this.blocks.write(blocknr, validator), sharesChildren };
     }
-    const copyNr = this.spaceMap.allocate();
+    const copyNr = this.#allocate();
     this.spaceMap.dec(blocknr, blocknr + 1);
     const original = this.blocks.read(blocknr, validator);
     const copy = this.blocks.writeZeroed(copyNr, validator);
@@ -66,6 +67,14 @@ export class TransactionManager {
 
   dec(begin: number, end = begin + 1): void {
     this.spaceMap.dec(begin, end);
+  }
+
+  #allocate(): number {
+    const blocknr = this.spaceMap.allocate();
+    if (blocknr !== undefined) return blocknr;
+    throw new SpaceError("no free metadata block", {
+      hint: "grow the metadata with 'udm pool resize NAME --metadata-size +SIZE'",
+    });
   }
 
   /** The transaction is being committed: no block is fresh any more. */

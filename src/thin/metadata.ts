@@ -8,7 +8,7 @@
  * Source: thin-engine sections 4 and 5.
  */
 import type { ReadView } from "../bytes/index.js";
-import { invariant, SpaceError, StateError } from "../errors/index.js";
+import { invariant, StateError } from "../errors/index.js";
 import type { SyncIo } from "../io/index.js";
 import {
   BlockManager,
@@ -223,7 +223,8 @@ export class ThinMetadata {
     this.#refuseExisting(id);
     const root = this.#deviceRoot(origin);
     if (this.#time + 1 >= TIME_LIMIT) {
-      throw new SpaceError(
+      throw new StateError(
+        "ENOSPC",
         `the pool's clock is at ${this.#time}: no more than ${TIME_LIMIT - 1} snapshots fit a pool's life`,
         {
           hint: "copy the devices into a new pool",
@@ -331,8 +332,8 @@ export class ThinMetadata {
     result.count = count;
   }
 
-  /** Takes a data block; it belongs to nobody until it is inserted. @throws SpaceError */
-  allocateDataBlock(): number {
+  /** Takes a data block; it belongs to nobody until it is inserted. @returns undefined when none can be had before a commit */
+  allocateDataBlock(): number | undefined {
     this.#enterService();
     return this.#store.dataMap.allocate();
   }
@@ -409,7 +410,7 @@ export class ThinMetadata {
     id: number,
     begin: number,
     end: number,
-    visit: (virtualBlock: number, dataBlock: number, time: number, count: number) => boolean | undefined | void,
+    visit: (virtualBlock: number, dataBlock: number, time: number, count: number) => boolean | undefined,
     roots: MetadataRoots = this.#store,
   ): void {
     let runVirtual = 0;
