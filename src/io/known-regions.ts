@@ -29,7 +29,7 @@ export class KnownRegions {
     const regions = this.#regions;
     // The first region that reaches `start`, and the first that begins behind `end`: all between are replaced.
     let from = this.#indexAfter(start);
-    if (from > 0 && regions[from - 1]!.end >= start) from--;
+    while (from > 0 && regions[from - 1]!.end >= start) from--;
     let to = from;
     const replacement: Region[] = [];
     const made: Region = { start, end, kind };

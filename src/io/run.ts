@@ -83,8 +83,9 @@ interface Outcome {
 }
 
 function conclude(program: string, args: readonly string[], options: RunOptions, outcome: Outcome): RunResult {
+  // EACCES is what a PATH with a folder of somebody else's gives for a program that is nowhere.
   if (outcome.errno === "ENOENT" || outcome.errno === "EACCES") {
-    throw new ToolError(outcome.errno, `${program}: not found`, {
+    throw new ToolError("ENOENT", `${program}: not found, or not to be run by this user`, {
       hint: `install ${program}, or set PATH so that it is found`,
     });
   }
