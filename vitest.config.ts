@@ -18,7 +18,14 @@ export default defineConfig({
           exclude: ["test/kernel/**", "test/cli/**", "test/scripts/**"],
         },
       },
-      { test: { ...shared, name: "cli", include: ["test/cli/**/*.test.ts", "test/scripts/**/*.test.ts"] } },
+      {
+        test: {
+          ...shared,
+          name: "cli",
+          include: ["test/cli/**/*.test.ts", "test/scripts/**/*.test.ts"],
+          globalSetup: ["test/cli/build.ts"],
+        },
+      },
       {
         test: {
           ...shared,
