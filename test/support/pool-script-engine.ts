@@ -149,6 +149,8 @@ class Executor {
       data: this.data,
       config: this.#config(),
       log: (line) => this.log.push(line),
+      // Scripts say when to commit.
+      commitPeriodMs: 0,
       noSpaceTimeoutMs: this.options.noSpaceTimeoutMs ?? NO_SPACE_TIMEOUT_MS,
       ...(runtime === undefined ? {} : { runtime }),
     });

@@ -42,6 +42,7 @@ export interface GuestPool {
   readonly run: ScriptRun;
   /** The metadata device when the pool had been removed. */
   readonly metadata: MemoryDevice;
+  /** Its data, when `keepsData` asks for it; else empty. */
   readonly data: MemoryDevice;
 }
 
@@ -54,6 +55,7 @@ interface Line {
 export interface ScriptForGuest {
   readonly script: PoolScript;
   readonly from?: StartingImages;
+  readonly keepsData?: boolean;
 }
 
 export interface ScriptsOptions {
@@ -131,7 +133,11 @@ async function runOnce(pools: readonly ScriptForGuest[], options: ScriptsOptions
           index * METADATA_REGION_BYTES,
           plan.metadataBlocks * METADATA_BLOCK_BYTES,
         ),
-        data: await readRegion(paths.data, index * DATA_REGION_BYTES, plan.dataBytes),
+        data: await readRegion(
+          paths.data,
+          index * DATA_REGION_BYTES,
+          pools[index]?.keepsData === true ? plan.dataBytes : 0,
+        ),
       });
     }
     return done;
@@ -347,12 +353,13 @@ async function readRegion(path: string, at: number, length: number): Promise<Mem
   const device = new MemoryDevice({ sizeBytes: length });
   const file = await open(path);
   try {
-    const chunk = new Uint8Array(1 << 20);
+    const chunk = Buffer.alloc(1 << 20);
+    const zeros = Buffer.alloc(4096);
     for (let done = 0; done < length; done += chunk.length) {
       const { bytesRead } = await file.read(chunk, 0, Math.min(chunk.length, length - done), at + done);
       for (let page = 0; page < bytesRead; page += 4096) {
         const bytes = chunk.subarray(page, Math.min(page + 4096, bytesRead));
-        if (bytes.some((byte) => byte !== 0)) device.sync.write(done + page, bytes);
+        if (!bytes.equals(zeros.subarray(0, bytes.length))) device.sync.write(done + page, bytes);
       }
     }
     return device;
