@@ -410,7 +410,7 @@ export class ThinMetadata {
     id: number,
     begin: number,
     end: number,
-    visit: (virtualBlock: number, dataBlock: number, time: number, count: number) => boolean | undefined,
+    visit: (virtualBlock: number, dataBlock: number, time: number, count: number) => unknown,
     roots: MetadataRoots = this.#store,
   ): void {
     let runVirtual = 0;

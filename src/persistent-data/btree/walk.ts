@@ -4,7 +4,7 @@ import { childAt, isLeaf, keyAt, lowerBound, nrEntriesOf, valueOffset } from "./
 import { readNode, type Tree } from "./tree.js";
 
 /** Called with a leaf and its entries [from, to); returning false ends the walk. `blocknr` names the leaf. */
-export type LeafVisitor = (view: ReadView, from: number, to: number, blocknr: number) => boolean | undefined;
+export type LeafVisitor = (view: ReadView, from: number, to: number, blocknr: number) => unknown;
 
 /** Visits every leaf that may hold keys in [begin, end), in key order. The tree must not change meanwhile. */
 export function walkLeaves(tree: Tree, root: number, begin: number, end: number, visit: LeafVisitor): void {
