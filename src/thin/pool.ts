@@ -69,7 +69,7 @@ export class Pool {
   #needsCheckUnsaved = false;
   readonly #thins = new Set<ThinDevice>();
   readonly #spaceWaiters: Waiter[] = [];
-  #resumeWaiters: (() => void)[] = [];
+  readonly #resumeWaiters: (() => void)[] = [];
   #committing: Promise<void> | undefined;
   readonly #dataIo = new Set<Promise<unknown>>();
   #activeRequests = 0;
@@ -172,9 +172,7 @@ export class Pool {
     this.#isSuspended = false;
     this.#lowWaterTriggered = restored?.lowWaterTriggered ?? false;
     this.#wakeSpaceWaiters();
-    const waiters = this.#resumeWaiters;
-    this.#resumeWaiters = [];
-    for (const wake of waiters) wake();
+    this.#wakeResumeWaiters();
   }
 
   /** Holds new requests, waits for those under way (not for those that wait for space), commits. */
@@ -198,6 +196,7 @@ export class Pool {
       this.#isClosed = true;
       clearTimeout(this.#noSpaceTimer);
       clearTimeout(this.#commitTimer);
+      this.#wakeResumeWaiters();
     }
   }
 
@@ -380,10 +379,7 @@ export class Pool {
 
   /** A request begins; waits while the pool is suspended. Every begin is followed by one end. */
   async beginRequest(): Promise<void> {
-    while (this.#isSuspended) {
-      this.#refuseClosed();
-      await new Promise<void>((resolve) => this.#resumeWaiters.push(resolve));
-    }
+    await this.#untilResumed();
     this.#activeRequests++;
   }
 
@@ -403,8 +399,9 @@ export class Pool {
         this.#spaceWaiters.push({ wake, fail });
         this.#noSpaceTimer?.ref();
       });
+      await this.#untilResumed();
     } finally {
-      await this.beginRequest();
+      this.#activeRequests++;
     }
   }
 
@@ -655,6 +652,17 @@ export class Pool {
       if (!this.#isClosed && this.canChangeMetadata && this.metadata.hasChangedDevices)
         this.commit().catch(() => undefined);
     }, periodMs).unref();
+  }
+
+  async #untilResumed(): Promise<void> {
+    while (this.#isSuspended) {
+      this.#refuseClosed();
+      await new Promise<void>((resolve) => this.#resumeWaiters.push(resolve));
+    }
+  }
+
+  #wakeResumeWaiters(): void {
+    for (const wake of this.#resumeWaiters.splice(0)) wake();
   }
 
   async #untilDrained(): Promise<void> {
