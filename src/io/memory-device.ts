@@ -27,6 +27,8 @@ export class MemoryDevice extends SyncBackedDevice implements BlockDevice {
   readonly #pageBytes: number;
   readonly #options: MemoryDeviceOptions;
   #pages = new Map<number, Uint8Array>();
+  /** Pages that a clone has too; they are copied before they are changed. */
+  #borrowed = new Set<number>();
   #sizeBytes: number;
 
   constructor(options: MemoryDeviceOptions) {
@@ -72,9 +74,10 @@ export class MemoryDevice extends SyncBackedDevice implements BlockDevice {
       sizeBytes: overrides.sizeBytes ?? this.#sizeBytes,
       pageBytes: this.#pageBytes,
     });
-    for (const [index, page] of this.#pages) {
-      if (index * this.#pageBytes < copy.sizeBytes) copy.#pages.set(index, page.slice());
-    }
+    copy.#pages = new Map(this.#pages);
+    copy.#borrowed = new Set(this.#pages.keys());
+    this.#borrowed = new Set(this.#pages.keys());
+    if (copy.sizeBytes < this.#sizeBytes) copy.#zeroBetween(copy.sizeBytes, this.#sizeBytes);
     return copy;
   }
 
@@ -127,14 +130,29 @@ export class MemoryDevice extends SyncBackedDevice implements BlockDevice {
       const inPage = at % size;
       const count = Math.min(size - inPage, buffer.length - done);
       const index = (at - inPage) / size;
-      let page = this.#pages.get(index);
-      if (page === undefined) {
-        page = new Uint8Array(size);
-        this.#pages.set(index, page);
-      }
+      const page = this.#pageToChange(index) ?? this.#addPage(index);
       page.set(count === buffer.length ? buffer : buffer.subarray(done, done + count), inPage);
       done += count;
     }
+  }
+
+  #addPage(index: number): Uint8Array {
+    const page = new Uint8Array(this.#pageBytes);
+    this.#pages.set(index, page);
+    return page;
+  }
+
+  #pageToChange(index: number): Uint8Array | undefined {
+    const page = this.#pages.get(index);
+    if (page === undefined || !this.#borrowed.delete(index)) return page;
+    const own = page.slice();
+    this.#pages.set(index, own);
+    return own;
+  }
+
+  #dropPage(index: number): void {
+    this.#pages.delete(index);
+    this.#borrowed.delete(index);
   }
 
   #zero(offset: number, length: number): void {
@@ -147,8 +165,8 @@ export class MemoryDevice extends SyncBackedDevice implements BlockDevice {
     for (const index of this.#pagesBetween(start, end)) {
       const from = Math.max(start - index * this.#pageBytes, 0);
       const to = Math.min(end - index * this.#pageBytes, this.#pageBytes);
-      if (from === 0 && to === this.#pageBytes) this.#pages.delete(index);
-      else this.#pages.get(index)?.fill(0, from, to);
+      if (from === 0 && to === this.#pageBytes) this.#dropPage(index);
+      else this.#pageToChange(index)?.fill(0, from, to);
     }
   }
 

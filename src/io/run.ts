@@ -1,5 +1,4 @@
 /** Running outside programs: arguments as an array, no shell, a time limit, their output in the error. */
-import { spawnSync } from "node:child_process";
 import { ToolError } from "../errors/index.js";
 
 export interface RunOptions {
@@ -53,6 +52,8 @@ export function runSync(
   args: readonly string[],
   options: RunOptions & { /** Descriptors handed down as 3, 4, ... */ readonly passFds?: readonly number[] } = {},
 ): RunResult {
+  // Loaded here: most commands run no program, and this module takes a millisecond to load.
+  const { spawnSync } = process.getBuiltinModule("node:child_process");
   const result = spawnSync(program, args, {
     timeout: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
     maxBuffer: MAX_OUTPUT_BYTES,

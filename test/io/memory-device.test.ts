@@ -74,7 +74,18 @@ test("a clone goes its own way", async () => {
   copy.sync.write(4096, pattern(4096, 2));
   device.sync.write(8192, pattern(4096, 3));
   expect(sameBytes(device.contents().subarray(4096, 8192), pattern(4096, 1))).toBe(true);
+  expect(sameBytes(copy.contents().subarray(4096, 8192), pattern(4096, 2))).toBe(true);
   expect(isZero(copy.contents().subarray(8192))).toBe(true);
+  const again = copy.clone({ sizeBytes: 6144 });
+  copy.sync.writeZeroes(4096, 512);
+  again.resize(65536);
+  expect(sameBytes(again.contents().subarray(4096, 6144), pattern(4096, 2).subarray(0, 2048))).toBe(true);
+  expect(isZero(again.contents().subarray(6144))).toBe(true);
+  expect(isZero(copy.contents().subarray(4096, 4608))).toBe(true);
+  expect(sameBytes(copy.contents().subarray(4608, 8192), pattern(4096, 2).subarray(512))).toBe(true);
+  copy.sync.discard(4096, 4096);
+  copy.sync.write(4096, pattern(4096, 5));
+  expect(sameBytes(again.contents().subarray(4096, 6144), pattern(4096, 2).subarray(0, 2048))).toBe(true);
 });
 
 test("a read-only device refuses every change", () => {
