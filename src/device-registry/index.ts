@@ -22,4 +22,5 @@ export {
   type State,
   type ThinRecord,
 } from "./state.js";
+export { StateFile } from "./state-file.js";
 export { formatLine, formatTable, parseTable, tableParams, tableSectors } from "./table-text.js";

@@ -6,6 +6,7 @@
 import { StateError, type UdmError } from "../errors/index.js";
 import type { BlockDevice } from "../io/index.js";
 import {
+  type Area,
   type FoundDevice,
   findTargetType,
   type KnownPool,
@@ -130,6 +131,11 @@ export class Registry {
     return devicesOf(lines ?? []).reverse();
   }
 
+  /** Stretches of devices that a line uses. */
+  areasOf(line: TargetLine): readonly Area[] {
+    return findTargetType(line.type)?.areas(line) ?? [];
+  }
+
   /** Records so that each comes after those it stands on. */
   inDependencyOrder(): readonly DeviceRecord[] {
     const ordered = new Set<DeviceRecord>();
@@ -200,6 +206,8 @@ export class Registry {
     this.#refuseReplacing(record, parsed);
     const isFirst = record.live === undefined && record.inactive === undefined;
     if (isFirst) await this.#checkSizes(record, parsed, { isFirst });
+    // A pool that is in force stays the same object; the new table joins it.
+    if (isPool(record)) await this.#open(record);
     const segments = await this.#openTargets(record, parsed, readOnly);
     const opened = this.#openedOf(record);
     await closeAll(opened.inactive ?? [], opened.pool);
@@ -234,7 +242,10 @@ export class Registry {
    * Makes the inactive table live, or the present one run again. A table that does not fit what is below is dropped and
    * the device stays suspended; one that its target refuses stays live and suspended. Both are kept by the caller.
    */
-  async resume(name: string): Promise<void> {
+  async resume(
+    name: string,
+    options: { /** The new table is live, its target has not taken it up. */ onSwapped?: () => void } = {},
+  ): Promise<void> {
     const record = this.get(name);
     const next = record.inactive;
     if (next === undefined) {
@@ -272,6 +283,7 @@ export class Registry {
     if (wasPool !== undefined && wasPool !== opened.pool) await wasPool.close();
     const { inactive: _taken, ...rest } = record;
     this.#records.set(record.name, { ...rest, live: next.lines, readOnly: next.readOnly, suspended: true });
+    options.onSwapped?.();
     await this.#preResume(record, segments, true);
     opened.device.resume();
     this.#update(record.name, { suspended: false });
@@ -366,13 +378,13 @@ export class Registry {
     const lines = (options.inactive === true ? record.inactive?.lines : record.live) ?? [];
     const fixed = lines.map((line) => findTargetType(line.type)?.fixedStatus?.(line.args));
     const opened = fixed.includes(undefined) ? await this.#open(record) : undefined;
-    return lines.map((line, index) => ({
-      device: record.name,
-      startSectors: line.startSectors,
-      lengthSectors: line.lengthSectors,
-      type: line.type,
-      params: fixed[index] ?? opened?.device.segments[index]?.target.status(options) ?? "",
-    }));
+    const rows: TargetStatus[] = [];
+    for (const [index, line] of lines.entries()) {
+      const params = fixed[index] ?? (await opened?.device.segments[index]?.target.status(options)) ?? "";
+      const { startSectors, lengthSectors, type } = line;
+      rows.push({ device: record.name, startSectors, lengthSectors, type, params });
+    }
+    return rows;
   }
 
   /** @returns the reply, if there is one */
@@ -554,7 +566,7 @@ export class Registry {
     { isFirst }: { readonly isFirst: boolean },
   ): Promise<void> {
     for (const line of lines) {
-      for (const area of findTargetType(line.type)?.areas(line) ?? []) {
+      for (const area of this.areasOf(line)) {
         const size = await this.sizeSectors(area.device);
         if (area.startSectors + area.lengthSectors <= size) continue;
         const { kernelName } = await this.findDevice(area.device);

@@ -3,7 +3,7 @@
  * and trusted afterwards. Fields that a later release adds inside this version are refused, not dropped: a file that we
  * would rewrite without them is a file we do not understand.
  */
-import { StateError } from "../errors/index.js";
+import { messageOf, StateError } from "../errors/index.js";
 import type { TargetLine } from "../targets/index.js";
 import type { PoolRuntime } from "../thin/index.js";
 
@@ -87,7 +87,15 @@ export type Intent =
     }
   | { readonly kind: "destroy-pool"; readonly pool: string; readonly metadata: string }
   | { readonly kind: "create-thin"; readonly pool: string; readonly thin: ThinRecord; readonly activate: boolean }
-  | { readonly kind: "delete-thin"; readonly pool: string; readonly id: number }
+  | {
+      readonly kind: "delete-thin";
+      readonly pool: string;
+      readonly id: number;
+      /** Nothing names it any more: it has to go even if it was not deleted yet. */
+      readonly isLeftOver: boolean;
+    }
+  /** A table that is live and has yet to be taken up by its pool. */
+  | { readonly kind: "resume"; readonly pool: string }
   | {
       readonly kind: "rollback";
       readonly pool: string;
@@ -112,7 +120,7 @@ export function parseState(text: string): State {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new Damage("is not JSON", { cause: error });
+    throw new Damage(`is not JSON (${messageOf(error)})`, { cause: error });
   }
   const top = new Reader(value, "state");
   if (top.get("udm") !== "state") throw new Damage("is not a state file of udm");
@@ -196,7 +204,7 @@ const MODES = ["write", "out-of-data-space", "out-of-metadata-space", "read-only
 function parseRuntime(from: Reader): PoolRuntime {
   const mode = from.text("mode");
   const known = MODES.find((each) => each === mode);
-  if (known === undefined) throw new Damage(`${from.where}.mode is '${mode}'`);
+  if (known === undefined) throw new Damage(`holds the mode '${mode}' at ${from.where}`);
   return {
     mode: known,
     errorsNow: from.flag("errorsNow"),
@@ -237,11 +245,13 @@ function parseIntent(from: Reader): Intent {
     case "create-thin":
       return { kind, pool, thin: from.object("thin", parseThin), activate: from.flag("activate") };
     case "delete-thin":
-      return { kind, pool, id: from.count("id") };
+      return { kind, pool, id: from.count("id"), isLeftOver: from.flag("isLeftOver") };
+    case "resume":
+      return { kind, pool };
     case "rollback":
       return { kind, pool, newId: from.count("newId") };
     default:
-      throw new Damage(`${from.where}.kind is '${kind}'`);
+      throw new Damage(`holds the kind '${kind}' at ${from.where}`);
   }
 }
 
@@ -254,7 +264,8 @@ class Reader {
     value: unknown,
     readonly where: string,
   ) {
-    if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Damage(`${where} is no object`);
+    if (typeof value !== "object" || value === null || Array.isArray(value))
+      throw new Damage(`holds no object at ${where}`);
     this.#fields = value as Record<string, unknown>;
   }
 
@@ -265,14 +276,14 @@ class Reader {
 
   text(key: string): string {
     const value = this.get(key);
-    if (typeof value !== "string") throw new Damage(`${this.where}.${key} is no text`);
+    if (typeof value !== "string") throw new Damage(`holds no text at ${this.where}.${key}`);
     return value;
   }
 
   texts(key: string): readonly string[] {
     const value = this.get(key);
     if (!Array.isArray(value) || value.some((each) => typeof each !== "string")) {
-      throw new Damage(`${this.where}.${key} is no list of texts`);
+      throw new Damage(`holds no list of texts at ${this.where}.${key}`);
     }
     return value as string[];
   }
@@ -280,20 +291,20 @@ class Reader {
   count(key: string): number {
     const value = this.get(key);
     if (typeof value !== "number" || !Number.isInteger(value) || value < 0) {
-      throw new Damage(`${this.where}.${key} is no number`);
+      throw new Damage(`holds no number at ${this.where}.${key}`);
     }
     return value;
   }
 
   flag(key: string): boolean {
     const value = this.get(key);
-    if (typeof value !== "boolean") throw new Damage(`${this.where}.${key} is neither true nor false`);
+    if (typeof value !== "boolean") throw new Damage(`holds neither true nor false at ${this.where}.${key}`);
     return value;
   }
 
   list<T>(key: string, parse: (from: Reader) => T): readonly T[] {
     const value = this.get(key);
-    if (!Array.isArray(value)) throw new Damage(`${this.where}.${key} is no list`);
+    if (!Array.isArray(value)) throw new Damage(`holds no list at ${this.where}.${key}`);
     return value.map((each, index) => parsed(new Reader(each, `${this.where}.${key}[${index}]`), parse));
   }
 
@@ -308,7 +319,7 @@ class Reader {
 
   end(also: readonly string[] = []): void {
     const unknown = Object.keys(this.#fields).find((key) => !this.#seen.has(key) && !also.includes(key));
-    if (unknown !== undefined) throw new Damage(`${this.where}.${unknown} is unknown`);
+    if (unknown !== undefined) throw new Damage(`holds ${this.where}.${unknown}, which is unknown`);
   }
 }
 

@@ -89,7 +89,7 @@ export interface Target {
   /** The stretch as a device: offset 0 is the line's first sector. */
   readonly device: BlockDevice;
   /** Parameters of `dmsetup status`. */
-  status(options?: StatusOptions): string;
+  status(options?: StatusOptions): string | Promise<string>;
   /** @returns the reply, if there is one @throws UdmError */
   message?(words: readonly string[]): Promise<string | undefined>;
   /** Brings the line into force before requests flow; may refuse (EINVAL). */

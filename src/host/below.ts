@@ -1,0 +1,185 @@
+/**
+ * What mapped devices stand on: udm's loop devices and the machine's block devices. Opened once for each operation,
+ * claimed while open.
+ */
+import { readFileSync, realpathSync, statSync } from "node:fs";
+import type { Below, LoopRecord } from "../device-registry/index.js";
+import { MAPPED_MAJOR } from "../device-registry/index.js";
+import { codeOf, StateError } from "../errors/index.js";
+import { type BlockDevice, type Claim, Claims, deviceNumber, FileDevice } from "../io/index.js";
+import type { FoundDevice } from "../targets/index.js";
+import { bytesToSectors } from "../units/index.js";
+
+export const LOOP_MAJOR = 7;
+
+export interface LowDevicesOptions {
+  /** Records as they are now: they change while an operation runs. */
+  loops(): readonly LoopRecord[];
+}
+
+export class LowDevices implements Below {
+  readonly #options: LowDevicesOptions;
+  readonly #claims = new Claims();
+  readonly #open = new Map<string, { readonly device: BlockDevice; readonly claim: Claim }>();
+
+  constructor(options: LowDevicesOptions) {
+    this.#options = options;
+  }
+
+  async find(word: string): Promise<FoundDevice> {
+    const number = /^(\d+):(\d+)$/.exec(word);
+    if (number !== null) return this.#byNumber(Number(number[1]), Number(number[2]));
+    const loop = /^loop(\d+)$/.exec(word);
+    if (loop !== null) return this.#byNumber(LOOP_MAJOR, Number(loop[1]));
+    if (word.includes("/")) return this.#byPath(word);
+    const packed = /^(?:0x)?([0-9a-f]{1,8})$/i.exec(word);
+    if (packed !== null) {
+      const value = Number.parseInt(packed[1]!, 16);
+      const found = this.#machine(`${value >>> 8}:${value & 0xff}`);
+      if (found !== undefined) return found;
+    }
+    throw new StateError("ENODEV", `no device '${word}'`, {
+      hint: "a device is MAJ:MIN, loopN, a mapped device's name, or the path of a block device",
+    });
+  }
+
+  /** The loop device of a number or name, when it is one of ours. */
+  loop(word: string): LoopRecord | undefined {
+    const match = /^(?:0*7:|loop|\/dev\/loop)(\d+)$/.exec(word);
+    const number = match === null ? undefined : Number(match[1]);
+    return this.#options.loops().find((each) => each.number === number);
+  }
+
+  async open(number: string, { readOnly }: { readonly readOnly: boolean }): Promise<BlockDevice> {
+    const known = this.#open.get(number);
+    if (known !== undefined) return known.device;
+    const loop = this.loop(number);
+    const opened = loop === undefined ? this.#openMachine(number, readOnly) : this.#openLoop(loop);
+    this.#open.set(number, opened);
+    return opened.device;
+  }
+
+  async sizeSectors(number: string): Promise<number> {
+    const loop = this.loop(number);
+    if (loop !== undefined) return bytesToSectors(loop.sizeBytes);
+    const folder = `/sys/dev/block/${number.includes("/") ? (deviceNumber(number) ?? number) : number}`;
+    const sectors = Number(textOf(`${folder}/size`));
+    if (!Number.isSafeInteger(sectors)) throw noNumber(number);
+    return sectors;
+  }
+
+  /** Lets go of one device, so that it is opened anew with what its record says then. */
+  async release(number: string): Promise<void> {
+    const known = this.#open.get(number);
+    this.#open.delete(number);
+    await known?.device.close();
+    known?.claim.release();
+  }
+
+  async close(): Promise<void> {
+    for (const number of [...this.#open.keys()]) await this.release(number);
+  }
+
+  #openLoop(loop: LoopRecord): { readonly device: BlockDevice; readonly claim: Claim } {
+    const name = `${LOOP_MAJOR}:${loop.number}`;
+    return this.#claimed(
+      {
+        path: loop.file,
+        role: `loop device ${name}`,
+        readOnly: loop.readOnly,
+        offsetBytes: loop.offsetBytes,
+        lengthBytes: loop.sizeBytes,
+      },
+      () =>
+        FileDevice.open(loop.file, {
+          name: `${name} (${loop.file})`,
+          readOnly: loop.readOnly,
+          offsetBytes: loop.offsetBytes,
+          fixedSizeBytes: loop.sizeBytes,
+          sectorBytes: loop.sectorBytes,
+        }),
+    );
+  }
+
+  #openMachine(number: string, readOnly: boolean): { readonly device: BlockDevice; readonly claim: Claim } {
+    const path = number.includes("/") ? number : nodeOf(number);
+    return this.#claimed({ path, role: `device ${number}`, readOnly }, () =>
+      FileDevice.open(path, { readOnly, fallBackToReadOnly: true }),
+    );
+  }
+
+  #claimed(
+    request: {
+      readonly path: string;
+      readonly role: string;
+      readonly readOnly: boolean;
+      readonly offsetBytes?: number;
+      readonly lengthBytes?: number;
+    },
+    open: () => FileDevice,
+  ): { readonly device: BlockDevice; readonly claim: Claim } {
+    const claim = this.#claims.claim(request);
+    try {
+      return { device: open(), claim };
+    } catch (error) {
+      claim.release();
+      throw error;
+    }
+  }
+
+  #byNumber(major: number, minor: number): FoundDevice {
+    const number = `${major}:${minor}`;
+    if (major === LOOP_MAJOR && this.loop(number) !== undefined) {
+      return { number, kernelName: `loop${minor}`, kind: "loop" };
+    }
+    const found = major === MAPPED_MAJOR ? undefined : this.#machine(number);
+    if (found === undefined) throw noNumber(number);
+    return found;
+  }
+
+  #byPath(path: string): FoundDevice {
+    let number: string | undefined;
+    try {
+      if (statSync(path).isBlockDevice()) number = deviceNumber(path);
+      else throw new StateError("ENODEV", `${path} is not a block device`, { hint: `udm loop attach ${path}` });
+    } catch (error) {
+      if (error instanceof StateError) throw error;
+      const code = codeOf(error) === "EACCES" ? "EACCES" : "ENODEV";
+      throw new StateError(code, `no device '${path}'`, { hint: "is the path right?", cause: error });
+    }
+    const found = number === undefined ? undefined : this.#machine(number);
+    if (found === undefined) throw new StateError("ENODEV", `no device '${path}'`, { hint: "is the path right?" });
+    // Numbers that are ours mean ours; the machine's device of such a number keeps its path.
+    const isOurs = number!.startsWith(`${MAPPED_MAJOR}:`) || this.loop(number!) !== undefined;
+    return isOurs ? { ...found, number: realpathSync(path) } : found;
+  }
+
+  #machine(number: string): FoundDevice | undefined {
+    const name = /^DEVNAME=(.*)$/m.exec(textOf(`/sys/dev/block/${number}/uevent`) ?? "")?.[1];
+    if (name === undefined) return undefined;
+    // A loop device of the kernel exists with and without a file; unused ones are no devices to stand on.
+    if (Number(textOf(`/sys/dev/block/${number}/size`)) === 0) return undefined;
+    return { number, kernelName: name, kind: "machine" };
+  }
+}
+
+function nodeOf(number: string): string {
+  const name = /^DEVNAME=(.*)$/m.exec(textOf(`/sys/dev/block/${number}/uevent`) ?? "")?.[1];
+  if (name === undefined) throw noNumber(number);
+  return `/dev/${name}`;
+}
+
+function noNumber(number: string): StateError {
+  const isLoop = number.startsWith(`${LOOP_MAJOR}:`);
+  return new StateError("ENXIO", `no device ${number}`, {
+    hint: isLoop ? "udm loop list shows udm's loop devices" : "udm lsblk shows the devices there are",
+  });
+}
+
+function textOf(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8").trim();
+  } catch {
+    return undefined;
+  }
+}
