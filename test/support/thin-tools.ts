@@ -7,10 +7,11 @@ import type { DumpDevice, DumpModel } from "./pool-model.js";
 
 const PATH = `${process.env.PATH ?? ""}:/usr/sbin:/sbin`;
 
-/** Whether thin_check and thin_dump are there; tests that need them are skipped by name otherwise. */
+/** Whether thin_check and thin_dump are there; tests that need them are skipped by name otherwise, but never in CI. */
 export const HAS_THIN_TOOLS =
-  spawnSync("thin_check", ["--version"], { env: { PATH } }).status === 0 &&
-  spawnSync("thin_dump", ["--version"], { env: { PATH } }).status === 0;
+  process.env.CI === "true" ||
+  (spawnSync("thin_check", ["--version"], { env: { PATH } }).status === 0 &&
+    spawnSync("thin_dump", ["--version"], { env: { PATH } }).status === 0);
 
 /** Everything thin_check prints when it finds damage; undefined when the image is clean. */
 export function thinCheck(image: Uint8Array): string | undefined {
