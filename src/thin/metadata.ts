@@ -52,6 +52,9 @@ export class OpenDevice {
   transactionId = 0;
   creationTime = 0;
   snapshottedTime = 0;
+  /** Root of its mapping tree, as it was when the metadata had changed `rootAtChange` times. */
+  root = 0;
+  rootAtChange = -1;
 
   constructor(readonly id: number) {}
 }
@@ -96,6 +99,8 @@ export class ThinMetadata {
   #heldRoot = 0;
   #dataBlockSectors = 0;
   #isInService = false;
+  /** Counted before each change, and at an abort. */
+  #changes = 0;
   #isFailed = false;
   readonly #position = new Position();
   readonly #value = new DataView(new ArrayBuffer(DEVICE_DETAILS.size));
@@ -300,7 +305,7 @@ export class ThinMetadata {
   find(device: OpenDevice, virtualBlock: number, max: number, result: Lookup): void {
     const store = this.#store;
     const position = this.#position;
-    const root = this.#deviceRoot(device.id);
+    const root = this.#rootForReading(device);
     result.block = 0;
     result.isShared = false;
     if (!lookupNext(store.trees.mappings, root, virtualBlock, position)) {
@@ -551,6 +556,7 @@ export class ThinMetadata {
   /** Drops everything since the last commit and opens the metadata again. @throws when it cannot be read */
   abort(): void {
     this.#isFailed = true;
+    this.#changes++;
     for (const device of this.#devices.values()) {
       if (device.isChanged) device.isAborted = true;
       device.isChanged = false;
@@ -593,6 +599,7 @@ export class ThinMetadata {
       });
     }
     this.#isInService = true;
+    this.#changes++;
   }
 
   #attachThreshold(): void {
@@ -612,6 +619,15 @@ export class ThinMetadata {
       this.#devices.has(id) || lookup(this.#store.trees.details, this.#store.detailsRoot, id, this.#position);
     if (isKnown)
       throw new StateError("EEXIST", `thin device ${id} exists in the pool already`, { hint: "choose another id" });
+  }
+
+  /** As below, remembered until something changes: lookups come in thousands between two changes. */
+  #rootForReading(device: OpenDevice): number {
+    if (device.rootAtChange !== this.#changes) {
+      device.root = this.#deviceRoot(device.id);
+      device.rootAtChange = this.#changes;
+    }
+    return device.root;
   }
 
   #deviceRoot(id: number, roots: MetadataRoots = this.#store): number {
