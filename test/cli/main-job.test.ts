@@ -1,14 +1,12 @@
 /** The main job, line by line, with the real binary on real files. */
 
-import { spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { HAS_THIN_TOOLS } from "../support/thin-tools.js";
 import { type Session, withSession } from "./session.js";
 
 const MIB = 1024 * 1024;
-const hasThinCheck = spawnSync("thin_check", ["-V"]).error === undefined;
-const mayRunThinCheck = hasThinCheck || process.env.CI === "true";
 
 /** 64 MiB with data in places that are not multiples of a block, and holes between. */
 function writeImage(path: string): Buffer {
@@ -27,7 +25,7 @@ function writeImage(path: string): Buffer {
 const sha = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 
 async function expectClean(session: Session): Promise<void> {
-  if (!mayRunThinCheck) return;
+  if (!HAS_THIN_TOOLS) return;
   expect(await session.run("thin_check", ["metadata.img"])).toMatchObject({ status: 0 });
 }
 
