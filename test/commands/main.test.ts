@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { Writable } from "node:stream";
 import { describe, expect, test } from "vitest";
 import { COMMANDS, Context, FAMILIES, stateDirectories } from "../../src/commands/index.js";
 import { DamageError, InvariantError, StateError } from "../../src/errors/index.js";
@@ -156,6 +157,42 @@ describe("failures", () => {
       stdout: "",
       stderr: "udm: state: not written\n",
     });
+  });
+});
+
+describe("endings", () => {
+  test("an interrupt ends a command with 130, closes the host and prints nothing", async () => {
+    const interrupt = new AbortController();
+    let isClosed = false;
+    const openHost = answeringHost({
+      listLoops: () => {
+        setImmediate(() => interrupt.abort());
+        return new Promise(() => undefined);
+      },
+      close: async () => {
+        isClosed = true;
+      },
+    });
+    const ran = await runMain(["loop", "list"], { openHost, interrupt: interrupt.signal });
+    expect(ran).toEqual({ status: 130, stdout: "", stderr: "" });
+    expect(isClosed).toBe(true);
+  });
+
+  test("a reader that goes away ends what is written to it, quietly", async () => {
+    const stdout = new Writable({
+      write(_chunk, _encoding, done) {
+        done(Object.assign(new Error("write EPIPE"), { code: "EPIPE" }));
+      },
+    });
+    stdout.on("error", () => undefined);
+    const openHost = answeringHost({
+      readDevice: (_, out) => {
+        out.write("bytes");
+        return new Promise(() => undefined);
+      },
+    });
+    const ran = await runMain(["thin", "read", "a"], { openHost, stdout });
+    expect(ran).toEqual({ status: 0, stdout: "", stderr: "" });
   });
 });
 

@@ -14,15 +14,20 @@ export interface RunOptions {
   readonly environment?: Readonly<Record<string, string>>;
   readonly stdin?: string;
   readonly openHost?: OpenHost;
+  readonly interrupt?: AbortSignal;
+  readonly stdout?: Writable;
 }
 
 export async function runMain(argv: readonly string[], options: RunOptions = {}): Promise<Ran> {
   const stdout = new Collector();
   const stderr = new Collector();
-  const streams = { stdin: Readable.from([options.stdin ?? ""]), stdout, stderr };
+  const streams = { stdin: Readable.from([options.stdin ?? ""]), stdout: options.stdout ?? stdout, stderr };
   const environment = { LC_ALL: "C", HOME: "/nonexistent", ...options.environment };
-  const opened = options.openHost === undefined ? {} : { openHost: options.openHost };
-  const status = await main(argv, streams, { environment, isRoot: false, ...opened });
+  const given = {
+    ...(options.openHost === undefined ? {} : { openHost: options.openHost }),
+    ...(options.interrupt === undefined ? {} : { interrupt: options.interrupt }),
+  };
+  const status = await main(argv, streams, { environment, isRoot: false, ...given });
   return { status, stdout: stdout.text, stderr: stderr.text };
 }
 
