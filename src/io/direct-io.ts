@@ -22,15 +22,20 @@ export interface DirectIoOptions extends FileIoOptions {
 
 export class DirectIo extends FileIo {
   static readonly bounceBytes = BOUNCE_BYTES;
-  readonly cachedFd: number;
+  #cachedFd: number;
   readonly #alignment: number;
   readonly #bounce: Uint8Array;
 
   constructor(options: DirectIoOptions) {
     super(options);
-    this.cachedFd = options.cached.fd;
+    this.#cachedFd = options.cached.fd;
     this.#alignment = options.alignmentBytes;
     this.#bounce = options.bounce;
+  }
+
+  override detach(): void {
+    super.detach();
+    this.#cachedFd = this.fd;
   }
 
   override read(offset: number, buffer: Uint8Array): void {
@@ -99,7 +104,12 @@ export class DirectIo extends FileIo {
   }
 
   #passesEnd({ at, length }: { at: number; length: number }): boolean {
-    return this.backing.kind === "file" && at + length > fstatSync(this.fd).size;
+    if (this.backing.kind !== "file") return false;
+    try {
+      return at + length > fstatSync(this.fd).size;
+    } catch (error) {
+      throw this.failure("write", at - this.base, length, error);
+    }
   }
 
   #cached(what: "read" | "write", offset: number, buffer: Uint8Array, from: number, count: number): void {
@@ -109,8 +119,8 @@ export class DirectIo extends FileIo {
         const at = this.base + offset + from + done;
         moved =
           what === "read"
-            ? readSync(this.cachedFd, buffer, from + done, count - done, at)
-            : writeSync(this.cachedFd, buffer, from + done, count - done, at);
+            ? readSync(this.#cachedFd, buffer, from + done, count - done, at)
+            : writeSync(this.#cachedFd, buffer, from + done, count - done, at);
       } catch (error) {
         throw this.failure(what, offset, buffer.length, error);
       }

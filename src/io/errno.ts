@@ -55,6 +55,7 @@ const REASON: Readonly<Record<string, string>> = {
   ENOMEM: "out of memory",
   EFBIG: "file too large",
   EIO: "input/output error",
+  EBADF: "it is closed",
   EMFILE: "too many open files",
   ENFILE: "too many open files in the system",
 };

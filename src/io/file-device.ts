@@ -6,7 +6,7 @@
  * that reads one file while it writes another gains from the second core; those go to the thread pool. So do flushes,
  * which wait for the disk.
  */
-import { close as closeCallback, closeSync, fdatasync, read, statSync, write } from "node:fs";
+import { close as closeCallback, closeSync, read, statSync, write } from "node:fs";
 import { promisify } from "node:util";
 import { codeOf, IoError, StateError } from "../errors/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
@@ -50,7 +50,6 @@ const SECTOR_CHOICES: readonly number[] = [512, 1024, 2048, 4096];
 
 const readAt = promisify(read);
 const writeAt = promisify(write);
-const syncData = promisify(fdatasync);
 const closeFd = promisify(closeCallback);
 
 export class FileDevice implements BlockDevice {
@@ -152,13 +151,8 @@ export class FileDevice implements BlockDevice {
     if (options?.fua === true) await this.flush();
   }
 
-  async flush(): Promise<void> {
-    if (!this.#io.beginFlush()) return;
-    try {
-      await syncData(this.#io.fd);
-    } catch (error) {
-      throw this.#io.flushFailed(error);
-    }
+  flush(): Promise<void> {
+    return this.#io.flushInPool();
   }
 
   async discard(offset: number, length: number): Promise<void> {
@@ -185,6 +179,7 @@ export class FileDevice implements BlockDevice {
 
   /** Takes up the file's present size, within the limit; forgets what was known of its holes. */
   async refreshSize(): Promise<void> {
+    if (!this.#isOpen) throw new IoError("EIO", `${this.name}: it is closed`);
     this.#io.sizeBytes = this.#presentSize();
     this.#io.forgetRegions();
   }
@@ -192,6 +187,7 @@ export class FileDevice implements BlockDevice {
   async close(): Promise<void> {
     if (!this.#isOpen) return;
     this.#isOpen = false;
+    this.#io.detach();
     if (this.#cached !== undefined) await closeFd(this.#cached.fd);
     await closeFd(this.#backing.fd);
   }

@@ -8,7 +8,8 @@
  * A flush that failed is never followed by one that succeeds: the kernel reports a lost write once and then forgets it,
  * so a later success would vouch for bytes that are gone.
  */
-import { fdatasyncSync, fstatSync, readSync, writeSync } from "node:fs";
+import { fdatasync, fdatasyncSync, fstatSync, readSync, writeSync } from "node:fs";
+import { promisify } from "node:util";
 import { codeOf, IoError, SpaceError, type UdmError } from "../errors/index.js";
 import { type Backing, backingBytes } from "./backing.js";
 import type { SyncIo } from "./block-device.js";
@@ -21,7 +22,10 @@ import { freeBytes } from "./sparse-file.js";
 
 /** Source of zeros where a device cannot make them itself. */
 const ZERO_CHUNK_BYTES = 1024 * 1024;
+/** A descriptor that is never open: after close, a number that somebody else may get must not be used. */
+const CLOSED_FD = 0x7fffffff;
 let zeroChunk: Uint8Array | undefined;
+const syncData = promisify(fdatasync);
 
 export interface FileIoOptions {
   readonly name: string;
@@ -32,16 +36,18 @@ export interface FileIoOptions {
 
 export class FileIo implements SyncIo {
   readonly name: string;
-  readonly fd: number;
+  fd: number;
   readonly base: number;
   readonly backing: Backing;
   readonly native: Native | undefined;
   /** Bytes from `base` on that belong to the device. */
   sizeBytes = 0;
   /** Something may be in caches that a flush would write; true at first, for what earlier processes left. */
-  protected isDirty = true;
-  protected readonly known = new KnownRegions();
+  #isDirty = true;
+  readonly #known = new KnownRegions();
   #flushFailure: UdmError | undefined;
+  /** Settles, and never rejects, when the flush under way in the pool is done. */
+  #flushing: Promise<void> | undefined;
   #canPunch: boolean | undefined;
 
   constructor({ name, backing, offsetBytes, native }: FileIoOptions) {
@@ -79,12 +85,29 @@ export class FileIo implements SyncIo {
   }
 
   flush(): void {
-    if (!this.beginFlush()) return;
+    // While one is under way in the pool, this one waits in the kernel for the same pages.
+    if (!this.#beginFlush() && this.#flushing === undefined) return;
     try {
       fdatasyncSync(this.fd);
     } catch (error) {
-      throw this.flushFailed(error);
+      throw this.#flushFailed(error);
     }
+  }
+
+  /**
+   * One at a time: the kernel reports a lost write to one flush only, so whoever comes while one is under way waits for
+   * its outcome, and then flushes only what was written since.
+   */
+  async flushInPool(): Promise<void> {
+    while (this.#flushing !== undefined) await this.#flushing;
+    if (!this.#beginFlush()) return;
+    let failure: UdmError | undefined;
+    this.#flushing = syncData(this.fd).catch((error: unknown) => {
+      failure = this.#flushFailed(error);
+    });
+    await this.#flushing;
+    this.#flushing = undefined;
+    if (failure !== undefined) throw failure;
   }
 
   /** A hole is punched in a file; a block device is told. Where neither is possible nothing happens. */
@@ -114,7 +137,7 @@ export class FileIo implements SyncIo {
     const end = offset + length;
     let at = offset;
     while (at < end) {
-      const region = this.known.find(at) ?? this.#learn(at);
+      const region = this.#known.find(at) ?? this.#learn(at);
       if (region.kind === "data") break;
       at = region.end;
     }
@@ -131,36 +154,18 @@ export class FileIo implements SyncIo {
 
   /** To be called before bytes change: they are dirty, and no longer known to be zeros. */
   willChange(offset: number, length: number): void {
-    this.isDirty = true;
-    this.known.written(offset, offset + length);
+    this.#isDirty = true;
+    this.#known.written(offset, offset + length);
+  }
+
+  /** Everything after this fails; the descriptor is the caller's to close. */
+  detach(): void {
+    this.fd = CLOSED_FD;
   }
 
   /** What was known of holes may no longer hold. */
   forgetRegions(): void {
-    this.known.forget();
-  }
-
-  /** @returns false when there is nothing to flush. @throws what an earlier flush failed with */
-  beginFlush(): boolean {
-    if (this.#flushFailure !== undefined) {
-      throw new IoError(
-        this.#flushFailure.code,
-        `${this.name}: an earlier flush failed, writes before it may be lost`,
-        {
-          cause: this.#flushFailure,
-        },
-      );
-    }
-    if (!this.isDirty || this.backing.isReadOnly) return false;
-    this.isDirty = false;
-    return true;
-  }
-
-  flushFailed(error: unknown): UdmError {
-    const failure = systemError(error, `${this.name}: flush`);
-    this.isDirty = true;
-    this.#flushFailure = failure;
-    return failure;
+    this.#known.forget();
   }
 
   failure(what: string, offset: number, length: number, error: unknown): UdmError {
@@ -179,13 +184,36 @@ export class FileIo implements SyncIo {
   }
 
   truncated(offset: number, length: number): IoError {
-    const found = this.backing.kind === "file" ? fstatSync(this.fd).size : backingBytes(this.backing, this.native);
+    const found = backingBytes(this.backing, this.native);
     const from = this.base + offset;
     return new IoError(
       "EIO",
       `${this.name}: truncated: wanted ${length} bytes at ${from}, ${this.backing.path} ends at ${found}`,
       { hint: "the file was cut off by somebody else; give it its old size back, what was cut off is lost" },
     );
+  }
+
+  /** @returns false when there is nothing to flush. @throws what an earlier flush failed with */
+  #beginFlush(): boolean {
+    if (this.#flushFailure !== undefined) {
+      throw new IoError(
+        this.#flushFailure.code,
+        `${this.name}: an earlier flush failed, writes before it may be lost`,
+        {
+          cause: this.#flushFailure,
+        },
+      );
+    }
+    if (!this.#isDirty || this.backing.isReadOnly) return false;
+    this.#isDirty = false;
+    return true;
+  }
+
+  #flushFailed(error: unknown): UdmError {
+    const failure = systemError(error, `${this.name}: flush`);
+    this.#isDirty = true;
+    this.#flushFailure = failure;
+    return failure;
   }
 
   #readRest(offset: number, buffer: Uint8Array, got: number): void {
@@ -209,16 +237,16 @@ export class FileIo implements SyncIo {
       // Nothing but a hole up to the end of the file: the rest of the device, should the file be shorter, reads as an error.
       const dataAt = data === undefined ? Math.max(fstatSync(this.fd).size - this.base, at) : data - this.base;
       if (dataAt > at) {
-        this.known.note(at, dataAt, "zeros");
+        this.#known.note(at, dataAt, "zeros");
         return { end: dataAt, kind: "zeros" };
       }
       const hole = data === undefined ? undefined : native.seekHole(this.fd, this.base + at);
       const holeAt = hole === undefined ? this.sizeBytes : hole - this.base;
-      this.known.note(at, holeAt, "data");
+      this.#known.note(at, holeAt, "data");
       return { end: holeAt, kind: "data" };
     } catch {
       // A file system without such questions: all of it is data.
-      this.known.note(0, this.sizeBytes, "data");
+      this.#known.note(0, this.sizeBytes, "data");
       return { end: this.sizeBytes, kind: "data" };
     }
   }
@@ -227,7 +255,7 @@ export class FileIo implements SyncIo {
   #punch(offset: number, length: number): boolean {
     if (this.#canPunch === false) return false;
     const range: FileRange = { offset: this.base + offset, length };
-    this.isDirty = true;
+    this.#isDirty = true;
     try {
       if (this.native !== undefined) this.native.punchHole(this.fd, range);
       else this.#runOnFd("fallocate", ["--punch-hole", ...rangeArguments(range)]);
@@ -239,7 +267,7 @@ export class FileIo implements SyncIo {
       throw this.failure("discard", offset, length, error);
     }
     this.#canPunch = true;
-    if (this.native !== undefined) this.known.note(offset, offset + length, "zeros");
+    if (this.native !== undefined) this.#known.note(offset, offset + length, "zeros");
     return true;
   }
 
@@ -259,7 +287,7 @@ export class FileIo implements SyncIo {
     if (this.backing.discardGranularityBytes === 0) return;
     const range = this.#wholeBlocks(offset, length);
     if (range === undefined) return;
-    this.isDirty = true;
+    this.#isDirty = true;
     try {
       if (this.native !== undefined) this.native.discard(this.fd, range);
       else this.#runOnFd("blkdiscard", ["--force", ...rangeArguments(range)]);
@@ -277,7 +305,7 @@ export class FileIo implements SyncIo {
     }
     const before = range.offset - this.base - offset;
     const behind = length - before - range.length;
-    this.isDirty = true;
+    this.#isDirty = true;
     try {
       this.native.zeroOut(this.fd, range);
     } catch (error) {

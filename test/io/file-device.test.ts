@@ -363,6 +363,43 @@ describe("failures", () => {
   });
 });
 
+test("a closed device refuses everything, whoever has its descriptor's number now", async () => {
+  const folder = temporaryFolder();
+  for (const options of native === undefined ? [{}] : [{}, { direct: true }]) {
+    const device = FileDevice.open(join(folder, "f"), { createBytes: 65536, ...options });
+    await device.close();
+    await using other = FileDevice.open(join(folder, "other"), { createBytes: 65536 });
+    expect(() => device.sync.write(0, pattern(4096, 1))).toThrow("write of 4096 bytes at 0: it is closed");
+    expect(await failureOf(device.read(0, new Uint8Array(512)))).toBe("EIO");
+    expect(isZero(await readAll(other))).toBe(true);
+  }
+});
+
+test("flushes that meet wait for each other, and none is lost", async () => {
+  const path = join(temporaryFolder(), "f");
+  await using device = FileDevice.open(path, { createBytes: 65536 });
+  const done: string[] = [];
+  device.sync.write(0, pattern(4096, 1));
+  const first = device.flush().then(() => done.push("first"));
+  const second = device.flush().then(() => done.push("second"));
+  device.sync.write(4096, pattern(4096, 2));
+  const third = device.flush().then(() => done.push("third"));
+  device.sync.flush();
+  await Promise.all([second, third]);
+  expect(done[0]).toBe("first");
+  await first;
+  expect(done.length).toBe(3);
+});
+
+test("a flush that failed stays failed", async () => {
+  const path = join(temporaryFolder(), "f");
+  const device = FileDevice.open(path, { createBytes: 65536 });
+  await device.close();
+  expect(await failureOf(device.flush())).toBe("EIO");
+  await expect(device.flush()).rejects.toThrow(`${path}: an earlier flush failed, writes before it may be lost`);
+  expect(codeThrown(() => device.sync.flush())).toBe("EIO");
+});
+
 test("the system calls are there on this machine, or it is said why not", () => {
   const { available, reason } = nativeSupport();
   expect(available).toBe(native !== undefined);
