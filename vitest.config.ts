@@ -33,7 +33,7 @@ export default defineConfig({
           include: ["test/kernel/**/*.test.ts"],
           testTimeout: 1_200_000,
           hookTimeout: 1_200_000,
-          fileParallelism: false,
+          poolOptions: { forks: { singleFork: true } },
         },
       },
       { test: { ...shared, name: "long", include: ["test/**/*.long.ts"], testTimeout: 7_200_000 } },
