@@ -165,8 +165,9 @@ export class MetadataSpaceMap implements SpaceMap {
     if (block < 0) return undefined;
     this.#cursor = block + 1;
     if (this.#isBootstrapping) return block;
-    this.#allocatedSinceCommit++;
+    // What the change allocates itself is counted, and seen by the watcher, first.
     this.#change({ isInc: true, begin: block, end: block + 1 });
+    this.#allocatedSinceCommit++;
     this.onAllocate?.();
     return block;
   }
