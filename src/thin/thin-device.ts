@@ -458,9 +458,8 @@ export class ThinDevice implements BlockDevice {
     await pool.untilDataIdle();
     await pool.untilCommitted();
     if (!pool.passesDiscardsDown) {
-      if (this.#hasMapping(begin, end)) {
-        pool.change("dm_thin_remove_range", () => pool.metadata.removeMappings(this.#device, begin, end));
-      }
+      // Also where nothing is mapped: the kernel's transaction goes on as if something were.
+      pool.change("dm_thin_remove_range", () => pool.metadata.removeMappings(this.#device, begin, end));
       return;
     }
     for (let at = begin; at < end; ) {
@@ -508,11 +507,6 @@ export class ThinDevice implements BlockDevice {
       else found.push([block, block + 1]);
     }
     return found;
-  }
-
-  #hasMapping(begin: number, end: number): boolean {
-    this.#pool.metadata.find(this.#device, begin, end - begin, this.#lookup);
-    return this.#lookup.isMapped || this.#lookup.count < end - begin;
   }
 
   // --- helpers ---
