@@ -51,6 +51,11 @@ export class Core {
     return turn;
   }
 
+  /** Waits for the operation under way, if there is one. */
+  async close(): Promise<void> {
+    await this.#queue;
+  }
+
   async #alone<T>(purpose: string, run: (session: Session) => Promise<T> | T): Promise<T> {
     const { lockTimeoutMs } = this.#options;
     using _lock = await this.file.lock({

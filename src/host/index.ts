@@ -1,1 +1,2 @@
 export type * from "./host.js";
+export { type HostOptions, openHost } from "./open-host.js";

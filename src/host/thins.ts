@@ -460,6 +460,9 @@ export function rollbackThin(core: Core, name: string, snapshot: string): Promis
     if (found.id === from.id) {
       throw new StateError("EINVAL", `'${from.label}' is the device itself`, { hint: "name one of its snapshots" });
     }
+    if (found.device?.suspended === true) {
+      throw new StateError("EBUSY", `'${found.label}' is suspended`, { hint: `udm table resume ${found.label}` });
+    }
     const pool = await openForThins(session, found.pool);
     refuseUnknown(pool, found);
     refuseUnknown(pool, from);
@@ -472,10 +475,6 @@ export function rollbackThin(core: Core, name: string, snapshot: string): Promis
     if (found.device !== undefined) {
       const line = soleThinLine(found.device)!;
       await reload(session, found.device, { ...line, args: [line.args[0]!, String(newId), ...line.args.slice(2)] });
-      // Its table waits for a resume: until then the old content is what it shows, and must stay.
-      if (found.device.suspended) {
-        throw new StateError("EBUSY", `'${found.label}' is suspended`, { hint: `udm table resume ${found.label}` });
-      }
     }
     takePlace(session, found, newId, pool.metadata.details(newId).creationTime);
     session.fulfilled(making);

@@ -1,0 +1,141 @@
+/** The host in the command's own process: every operation locks, opens what it needs, does it, and leaves. */
+import { blockNodes } from "./block-nodes.js";
+import { Core, type CoreOptions } from "./core.js";
+import type { Host } from "./host.js";
+import {
+  attachKernelLoop,
+  attachLoop,
+  detachLoop,
+  listLoops,
+  planAttachLoop,
+  planDetachLoop,
+  planResizeLoop,
+  resizeLoop,
+} from "./loops.js";
+import { planResizePool, resizePool } from "./pool-resize.js";
+import {
+  createPool,
+  listPools,
+  planCreatePool,
+  planRemovePool,
+  poolMap,
+  poolMessage,
+  poolStatus,
+  removePool,
+  setPool,
+} from "./pools.js";
+import {
+  clearTable,
+  deviceInfo,
+  deviceMessage,
+  listDevices,
+  loadTable,
+  planRemoveDevice,
+  removeDevice,
+  renameDevice,
+  restoreTables,
+  resume,
+  saveTables,
+  showTables,
+  suspend,
+  tableStatus,
+  waitDevice,
+} from "./tables.js";
+import { listThins, thinDiff, thinMap, thinUsage } from "./thin-list.js";
+import {
+  activateThin,
+  createThin,
+  deactivateThin,
+  deleteThin,
+  planCreateThin,
+  planDeleteThin,
+  planResizeThin,
+  planSnapThin,
+  renameThin,
+  resizeThin,
+  rollbackThin,
+  snapThin,
+} from "./thins.js";
+import { exportDevice, importDevice, readDevice, trimDevice, writeDevice } from "./transfer.js";
+
+export type HostOptions = CoreOptions;
+
+/**
+ * @param options.stateDir made with the first change; `runDir` holds what is true until the next boot only
+ * @param options.lockTimeoutMs how long a change waits for its turn; default 30 seconds
+ */
+export async function openHost(options: HostOptions): Promise<Host> {
+  const core = new Core(options);
+  const bound = <Rest extends unknown[], Result>(
+    operation: (core: Core, ...rest: Rest) => Promise<Result>,
+  ): ((...rest: Rest) => Promise<Result>) => {
+    return async (...rest) => operation(core, ...rest);
+  };
+  return {
+    attachLoop: bound(attachLoop),
+    attachKernelLoop: bound(attachKernelLoop),
+    detachLoop: bound(detachLoop),
+    resizeLoop: bound(resizeLoop),
+    listLoops: bound(listLoops),
+
+    createPool: bound(createPool),
+    resizePool: bound(resizePool),
+    listPools: bound(listPools),
+    poolStatus: bound(poolStatus),
+    setPool: bound(setPool),
+    poolMessage: bound(poolMessage),
+    removePool: bound(removePool),
+    poolMap: bound(poolMap),
+
+    createThin: bound(createThin),
+    snapThin: bound(snapThin),
+    deleteThin: bound(deleteThin),
+    activateThin: bound(activateThin),
+    deactivateThin: bound(deactivateThin),
+    resizeThin: bound(resizeThin),
+    renameThin: bound(renameThin),
+    rollbackThin: bound(rollbackThin),
+    listThins: bound(listThins),
+    thinUsage: bound(thinUsage),
+    thinMap: bound(thinMap),
+    thinDiff: bound(thinDiff),
+
+    readDevice: bound(readDevice),
+    writeDevice: bound(writeDevice),
+    exportDevice: bound(exportDevice),
+    importDevice: bound(importDevice),
+    trimDevice: bound(trimDevice),
+
+    loadTable: bound(loadTable),
+    clearTable: bound(clearTable),
+    suspend: bound(suspend),
+    resume: bound(resume),
+    showTables: bound(showTables),
+    tableStatus: bound(tableStatus),
+    saveTables: bound(saveTables),
+    restoreTables: bound(restoreTables),
+    listDevices: bound(listDevices),
+    deviceInfo: bound(deviceInfo),
+    renameDevice: bound(renameDevice),
+    removeDevice: bound(removeDevice),
+    deviceMessage: bound(deviceMessage),
+    waitDevice: bound(waitDevice),
+
+    blockNodes: bound(blockNodes),
+
+    plan: {
+      attachLoop: bound(planAttachLoop),
+      detachLoop: bound(planDetachLoop),
+      resizeLoop: bound(planResizeLoop),
+      createPool: bound(planCreatePool),
+      resizePool: bound(planResizePool),
+      removePool: bound(planRemovePool),
+      createThin: bound(planCreateThin),
+      snapThin: bound(planSnapThin),
+      deleteThin: bound(planDeleteThin),
+      resizeThin: bound(planResizeThin),
+      removeDevice: bound(planRemoveDevice),
+    },
+    close: () => core.close(),
+  };
+}

@@ -1,0 +1,583 @@
+/**
+ * Bytes of mapped devices: streams in and out, whole images with their holes, discards. Transfers are large and lie on
+ * the device's own blocks, so that a thin device gets whole blocks, and the next piece is read while one is written.
+ */
+import {
+  close,
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  readSync,
+  statSync,
+  write,
+} from "node:fs";
+import { resolve } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { promisify } from "node:util";
+import { IoError, SpaceError, StateError } from "../errors/index.js";
+import { type BlockDevice, Claims, type Extent, FileDevice, systemError } from "../io/index.js";
+import { SECTOR_BYTES } from "../units/index.js";
+import type { Core } from "./core.js";
+import type { ImportResult, Progress, TransferOptions } from "./host.js";
+import type { Session } from "./session.js";
+import { nameOwner, soleThinLine } from "./thin-records.js";
+
+const CHUNK_BYTES = 4 * 2 ** 20;
+/** Unit to which pieces are widened where the device has none of its own. */
+const DEFAULT_UNIT_BYTES = 65536;
+/** Stretch whose holes are asked for at a time. */
+const WINDOW_BYTES = 16 * 2 ** 30;
+const PROGRESS_MS = 250;
+
+const writeFileAt = promisify(write);
+const closeFile = promisify(close);
+
+/** The device of a name, with its bytes. */
+async function openDevice(session: Session, name: string): Promise<BlockDevice> {
+  if (session.registry.find(name) === undefined) {
+    const owner = nameOwner(session, name);
+    throw new StateError("ENXIO", owner === undefined ? `no device '${name}'` : `'${name}' is not active`, {
+      hint: owner === undefined ? "udm device list shows the devices there are" : `udm thin activate ${name} ${name}`,
+    });
+  }
+  return session.registry.open(name);
+}
+
+interface Range {
+  readonly from: number;
+  readonly to: number;
+}
+
+function rangeOf(device: BlockDevice, options: TransferOptions): Range {
+  const from = options.offsetBytes ?? 0;
+  const to = options.lengthBytes === undefined ? device.sizeBytes : from + options.lengthBytes;
+  if (from < 0 || from > device.sizeBytes || to < from || to > device.sizeBytes) {
+    throw new StateError(
+      "EINVAL",
+      `${device.name} ends at ${device.sizeBytes} bytes: ${to - from} bytes at ${from} leave it`,
+      {
+        hint: "choose an offset and a length inside the device",
+      },
+    );
+  }
+  return { from, to };
+}
+
+// Streams
+
+export function readDevice(
+  core: Core,
+  name: string,
+  out: NodeJS.WritableStream,
+  options: TransferOptions = {},
+): Promise<number> {
+  return core.change(`read ${name}`, async (session) => {
+    const device = await openDevice(session, name);
+    const range = rangeOf(device, options);
+    await pipeTo(out, pieces(device, range));
+    return range.to - range.from;
+  });
+}
+
+async function* pieces(device: BlockDevice, { from, to }: Range): AsyncGenerator<Buffer> {
+  let next = from < to ? readPiece(device, from, Math.min(to, nextBorder(from))) : undefined;
+  for (let at = from; at < to && next !== undefined; ) {
+    const piece = await next;
+    at += piece.length;
+    next = at < to ? readPiece(device, at, Math.min(to, nextBorder(at))) : undefined;
+    // The consumer may leave before this one is waited for.
+    next?.catch(() => {});
+    yield piece;
+  }
+}
+
+function nextBorder(at: number): number {
+  return (Math.floor(at / CHUNK_BYTES) + 1) * CHUNK_BYTES;
+}
+
+/** Any bytes: what is not in whole sectors is cut out of some. */
+async function readPiece(device: BlockDevice, from: number, to: number): Promise<Buffer> {
+  const begin = floorTo(from, SECTOR_BYTES);
+  const end = ceilTo(to, SECTOR_BYTES);
+  const buffer = Buffer.allocUnsafeSlow(end - begin);
+  await device.read(begin, buffer);
+  return buffer.subarray(from - begin, to - begin);
+}
+
+async function pipeTo(out: NodeJS.WritableStream, source: AsyncIterable<Buffer>): Promise<void> {
+  await pipeline(Readable.from(source, { objectMode: false, highWaterMark: CHUNK_BYTES }), out, { end: false });
+}
+
+export function writeDevice(
+  core: Core,
+  name: string,
+  input: NodeJS.ReadableStream,
+  options: { readonly offsetBytes?: number } = {},
+): Promise<number> {
+  return core.change(`write ${name}`, async (session) => {
+    const device = await openDevice(session, name);
+    refuseWriting(device, name);
+    const from = options.offsetBytes ?? 0;
+    const { to } = rangeOf(device, { offsetBytes: from });
+    const known = lengthOf(input);
+    if (known !== undefined && known > to - from) throw pastEnd(device, from, known);
+    const count = await writeStream(device, { from, to }, input);
+    await device.flush();
+    return count;
+  });
+}
+
+function pastEnd(device: BlockDevice, from: number, bytes: number | undefined): SpaceError {
+  const what = bytes === undefined ? "the input does not end there" : `${bytes} bytes at ${from} do not fit`;
+  return new SpaceError(`${device.name} ends at ${device.sizeBytes} bytes: ${what}`, {
+    hint: "make the device larger (udm thin resize), or write less",
+  });
+}
+
+function refuseWriting(device: BlockDevice, name: string): void {
+  if (device.isReadOnly)
+    throw new IoError("EROFS", `'${name}' is read-only`, { hint: "make a snapshot of it to write to" });
+}
+
+/** What is left of a regular file behind a stream; nothing is known of pipes. */
+function lengthOf(input: NodeJS.ReadableStream): number | undefined {
+  const fd: unknown = "fd" in input ? input.fd : undefined;
+  if (typeof fd !== "number") return undefined;
+  try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) return undefined;
+    const position = /^pos:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "latin1"))?.[1];
+    return Math.max(0, stat.size - Number(position ?? 0));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Gathers a stream in large pieces; one is written while the next comes in. */
+async function writeStream(device: BlockDevice, range: Range, input: NodeJS.ReadableStream): Promise<number> {
+  let at = range.from;
+  let pending: Promise<void> = Promise.resolve();
+  let piece = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  let filled = 0;
+  const flushPiece = async () => {
+    const [data, offset] = [piece.subarray(0, filled), at];
+    await pending;
+    pending = writePiece(device, offset, data);
+    pending.catch(() => {});
+    at += filled;
+    filled = 0;
+    piece = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  };
+  let isTooLong = false;
+  for await (const chunk of input) {
+    let rest = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
+    while (rest.length > 0) {
+      const room = Math.min(nextBorder(at) - at, range.to - at) - filled;
+      if (room === 0 && at + filled >= range.to) {
+        isTooLong = true;
+        break;
+      }
+      const count = Math.min(room, rest.length);
+      rest.copy(piece, filled, 0, count);
+      filled += count;
+      rest = rest.subarray(count);
+      if (filled > 0 && (count === room || filled === CHUNK_BYTES)) await flushPiece();
+    }
+    if (isTooLong) break;
+  }
+  if (filled > 0) await flushPiece();
+  await pending;
+  if (isTooLong) {
+    await device.flush();
+    throw pastEnd(device, range.from, undefined);
+  }
+  return at - range.from;
+}
+
+/** Any bytes: the ends of sectors that are written in part are read first. */
+async function writePiece(device: BlockDevice, offset: number, data: Buffer): Promise<void> {
+  const begin = floorTo(offset, SECTOR_BYTES);
+  const end = ceilTo(offset + data.length, SECTOR_BYTES);
+  if (begin === offset && end === offset + data.length) return device.write(offset, data);
+  const whole = Buffer.alloc(end - begin);
+  await device.read(begin, whole.subarray(0, SECTOR_BYTES));
+  await device.read(end - SECTOR_BYTES, whole.subarray(whole.length - SECTOR_BYTES));
+  data.copy(whole, offset - begin);
+  await device.write(begin, whole);
+}
+
+// Images
+
+export function importDevice(
+  core: Core,
+  name: string,
+  file: string,
+  options: { readonly verify?: boolean; readonly progress?: Progress; readonly input?: NodeJS.ReadableStream } = {},
+): Promise<ImportResult> {
+  return core.change(`import ${name}`, async (session) => {
+    const device = await openDevice(session, name);
+    refuseWriting(device, name);
+    if (file === "-") {
+      if (options.verify === true) {
+        throw new StateError("EINVAL", "what comes through a pipe cannot be read again to verify it", {
+          hint: "give a file",
+        });
+      }
+      const bytes = await importStream(device, required(options.input));
+      return { bytes, dataBytes: bytes, verified: false };
+    }
+    const path = resolve(file);
+    await using image = openImage(path);
+    if (image.sizeBytes > device.sizeBytes) throw pastEnd(device, 0, image.sizeBytes);
+    using _claim = new Claims().claim({ path, role: "image", readOnly: true });
+    const dataBytes = await copyIn(device, image, options.progress);
+    await device.flush();
+    if (options.verify === true) await verify(device, image, { otherName: path });
+    return { bytes: image.sizeBytes, dataBytes, verified: options.verify === true };
+  });
+}
+
+async function importStream(device: BlockDevice, input: NodeJS.ReadableStream): Promise<number> {
+  const known = lengthOf(input);
+  if (known !== undefined && known > device.sizeBytes) throw pastEnd(device, 0, known);
+  const bytes = await writeStream(device, { from: 0, to: device.sizeBytes }, input);
+  await clear(device, ceilTo(bytes, SECTOR_BYTES), device.sizeBytes);
+  await device.flush();
+  return bytes;
+}
+
+interface Image extends AsyncDisposable {
+  /** As long as the file, whatever that is. */
+  readonly sizeBytes: number;
+  readonly device: FileDevice;
+  /** Bytes behind the last whole sector. */
+  readonly tail: Buffer;
+}
+
+/** A file of any length: its whole sectors as a device, the rest apart. */
+function openImage(path: string): Image {
+  const device = FileDevice.open(path, { readOnly: true });
+  const sizeBytes = device.isBlockDevice ? device.sizeBytes : statSync(path).size;
+  const tail = Buffer.alloc(sizeBytes - device.sizeBytes);
+  if (tail.length > 0) readTail(path, tail, device.sizeBytes);
+  return { sizeBytes, device, tail, [Symbol.asyncDispose]: () => device.close() };
+}
+
+function readTail(path: string, tail: Buffer, position: number): void {
+  const fd = openSync(path, constants.O_RDONLY);
+  try {
+    readSync(fd, tail, 0, tail.length, position);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Makes the device equal to the image and zeros behind it. @returns bytes that were written as data */
+async function copyIn(device: BlockDevice, image: Image, progress: Progress | undefined): Promise<number> {
+  const unit = Math.max(device.discardGranularityBytes, DEFAULT_UNIT_BYTES);
+  const whole = image.device.sizeBytes;
+  const report = reporter(progress, image.sizeBytes);
+  let dataBytes = 0;
+  let at = 0;
+  const pipe = new Pipe();
+  for await (const { from, to } of dataStretches(image.device, { from: 0, to: whole }, unit)) {
+    await clear(device, at, from);
+    for (let offset = from; offset < to; ) {
+      const end = Math.min(to, nextBorder(offset));
+      const start = offset;
+      await pipe.run(
+        () => readPiece(image.device, start, end),
+        (piece) => device.write(start, piece),
+      );
+      report(start);
+      dataBytes += end - offset;
+      offset = end;
+    }
+    at = to;
+  }
+  await pipe.end();
+  if (image.tail.length > 0) {
+    await clear(device, at, whole);
+    const last = Buffer.alloc(SECTOR_BYTES);
+    image.tail.copy(last);
+    await device.write(whole, last);
+    at = whole + SECTOR_BYTES;
+    dataBytes += image.tail.length;
+  }
+  await clear(device, at, device.sizeBytes);
+  report(image.sizeBytes, true);
+  return dataBytes;
+}
+
+/** Two pieces under way: one is read while the other is written. */
+class Pipe {
+  #writing: Promise<void> = Promise.resolve();
+
+  async run(read: () => Promise<Buffer>, put: (piece: Buffer) => Promise<void>): Promise<void> {
+    const [piece] = await Promise.all([read(), this.#writing]);
+    this.#writing = put(piece);
+    this.#writing.catch(() => {});
+  }
+
+  async end(): Promise<void> {
+    await this.#writing;
+  }
+}
+
+/** Stretches that hold data, widened to whole units and joined where they meet. */
+async function* dataStretches(device: BlockDevice, range: Range, unit: number): AsyncGenerator<Range> {
+  let last: { from: number; to: number } | undefined;
+  for (let window = range.from; window < range.to; window += WINDOW_BYTES) {
+    const length = Math.min(WINDOW_BYTES, range.to - window);
+    for (const extent of await device.extents(window, length)) {
+      if (extent.kind === "zeros") continue;
+      const from = Math.max(range.from, floorTo(extent.offset, unit));
+      const to = Math.min(range.to, ceilTo(extent.offset + extent.length, unit));
+      if (last !== undefined && from <= last.to) last.to = Math.max(last.to, to);
+      else {
+        if (last !== undefined) yield last;
+        last = { from, to };
+      }
+    }
+  }
+  if (last !== undefined) yield last;
+}
+
+/** Makes a stretch read as zeros, touching only what does not yet. */
+async function clear(device: BlockDevice, from: number, to: number): Promise<void> {
+  for (let window = from; window < to; window += WINDOW_BYTES) {
+    for (const extent of await device.extents(window, Math.min(WINDOW_BYTES, to - window))) {
+      if (extent.kind === "data") await device.writeZeroes(extent.offset, extent.length);
+    }
+  }
+}
+
+/** Reads both again. @throws IoError EIO at the first difference */
+async function verify(device: BlockDevice, image: Image, { otherName }: { readonly otherName: string }): Promise<void> {
+  const whole = image.device.sizeBytes;
+  for (let at = 0; at < whole; ) {
+    const end = Math.min(whole, nextBorder(at));
+    const [ours, theirs] = await Promise.all([readPiece(device, at, end), readPiece(image.device, at, end)]);
+    if (!ours.equals(theirs)) throw different(device.name, otherName, at + firstDifference(ours, theirs));
+    at = end;
+  }
+  if (image.tail.length > 0) {
+    const ours = await readPiece(device, whole, whole + image.tail.length);
+    if (!ours.equals(image.tail)) throw different(device.name, otherName, whole + firstDifference(ours, image.tail));
+  }
+}
+
+function firstDifference(left: Buffer, right: Buffer): number {
+  let at = 0;
+  while (left[at] === right[at]) at++;
+  return at;
+}
+
+function different(left: string, right: string, at: number): IoError {
+  return new IoError("EIO", `${left} and ${right} differ at byte ${at}`, {
+    hint: "did somebody write to one of them meanwhile? try again",
+  });
+}
+
+export function exportDevice(
+  core: Core,
+  name: string,
+  file: string,
+  options: { readonly verify?: boolean; readonly progress?: Progress; readonly output?: NodeJS.WritableStream } = {},
+): Promise<ImportResult> {
+  return core.change(`export ${name}`, async (session) => {
+    const device = await openDevice(session, name);
+    const range = { from: 0, to: device.sizeBytes };
+    if (file === "-") {
+      if (options.verify === true) {
+        throw new StateError("EINVAL", "what goes through a pipe cannot be read back to verify it", {
+          hint: "give a file",
+        });
+      }
+      await pipeTo(required(options.output), pieces(device, range));
+      return { bytes: range.to, dataBytes: range.to, verified: false };
+    }
+    const path = resolve(file);
+    const dataBytes = await copyOut(device, path, options.progress);
+    if (options.verify === true) {
+      await using image = openImage(path);
+      await verify(device, image, { otherName: path });
+    }
+    return { bytes: range.to, dataBytes, verified: options.verify === true };
+  });
+}
+
+/** A sparse file, or a whole block device. */
+async function copyOut(device: BlockDevice, path: string, progress: Progress | undefined): Promise<number> {
+  const present = statSync(path, { throwIfNoEntry: false });
+  if (present?.isBlockDevice() === true) return copyToBlockDevice(device, path, progress);
+  if (present !== undefined && !present.isFile()) {
+    throw new StateError("EINVAL", `${path} is neither a regular file nor a block device`, {
+      hint: "give a new file's name",
+    });
+  }
+  // A file that something stands on must not be overwritten under it.
+  if (present !== undefined) new Claims().claim({ path, role: "exported image" }).release();
+  const fd = openTarget(path);
+  const report = reporter(progress, device.sizeBytes);
+  let dataBytes = 0;
+  try {
+    ftruncateSync(fd, 0);
+    ftruncateSync(fd, device.sizeBytes);
+    const pipe = new Pipe();
+    for await (const { from, to } of dataStretches(device, { from: 0, to: device.sizeBytes }, SECTOR_BYTES)) {
+      for (let offset = from; offset < to; ) {
+        const end = Math.min(to, nextBorder(offset));
+        const start = offset;
+        await pipe.run(
+          () => readPiece(device, start, end),
+          (piece) => writeWhole(fd, piece, start, path),
+        );
+        report(start);
+        dataBytes += end - offset;
+        offset = end;
+      }
+    }
+    await pipe.end();
+  } catch (error) {
+    await closeFile(fd);
+    throw systemError(error, `${path}: cannot be written`);
+  }
+  await closeFile(fd);
+  report(device.sizeBytes, true);
+  return dataBytes;
+}
+
+function openTarget(path: string): number {
+  try {
+    return openSync(path, constants.O_RDWR | constants.O_CREAT, 0o660);
+  } catch (error) {
+    throw systemError(error, `${path}: cannot be written`);
+  }
+}
+
+async function writeWhole(fd: number, piece: Buffer, position: number, path: string): Promise<void> {
+  for (let done = 0; done < piece.length; ) {
+    const { bytesWritten } = await writeFileAt(fd, piece, done, piece.length - done, position + done);
+    if (bytesWritten === 0) throw new IoError("EIO", `${path}: nothing could be written at ${position + done}`);
+    done += bytesWritten;
+  }
+}
+
+async function copyToBlockDevice(device: BlockDevice, path: string, progress: Progress | undefined): Promise<number> {
+  using _claim = new Claims().claim({ path, role: "export" });
+  await using target = FileDevice.open(path);
+  if (target.sizeBytes < device.sizeBytes) throw pastEnd(target, 0, device.sizeBytes);
+  const report = reporter(progress, device.sizeBytes);
+  let dataBytes = 0;
+  let at = 0;
+  const pipe = new Pipe();
+  for await (const { from, to } of dataStretches(device, { from: 0, to: device.sizeBytes }, SECTOR_BYTES)) {
+    if (from > at) await target.writeZeroes(at, from - at);
+    for (let offset = from; offset < to; ) {
+      const end = Math.min(to, nextBorder(offset));
+      const start = offset;
+      await pipe.run(
+        () => readPiece(device, start, end),
+        (piece) => target.write(start, piece),
+      );
+      report(start);
+      dataBytes += end - offset;
+      offset = end;
+    }
+    at = to;
+  }
+  await pipe.end();
+  if (at < device.sizeBytes) await target.writeZeroes(at, device.sizeBytes - at);
+  await target.flush();
+  report(device.sizeBytes, true);
+  return dataBytes;
+}
+
+// Discards
+
+export function trimDevice(
+  core: Core,
+  name: string,
+  options: TransferOptions & { readonly zeroes?: boolean } = {},
+): Promise<{ readonly trimmedBytes: number }> {
+  return core.change(`trim ${name}`, async (session) => {
+    const device = await openDevice(session, name);
+    refuseWriting(device, name);
+    const { from, to } = rangeOf(device, options);
+    if (from % SECTOR_BYTES !== 0 || to % SECTOR_BYTES !== 0) {
+      throw new StateError("EINVAL", "offset and length of a discard are multiples of 512", { hint: "round them" });
+    }
+    const unit = device.discardGranularityBytes;
+    if (unit === 0) {
+      throw new StateError("EOPNOTSUPP", `'${name}' does not discard`, {
+        hint: "its pool has ignore_discard, or what it stands on cannot discard",
+      });
+    }
+    const line = soleThinLine(session.registry.get(name));
+    const before = await dataBytesOf(device, from, to);
+    if (options.zeroes === true) await discardZeroes(device, { from, to }, unit);
+    else await device.discard(from, to - from);
+    await device.flush();
+    const after = await dataBytesOf(device, from, to);
+    return { trimmedBytes: line === undefined && options.zeroes !== true ? to - from : before - after };
+  });
+}
+
+async function dataBytesOf(device: BlockDevice, from: number, to: number): Promise<number> {
+  let bytes = 0;
+  for (let window = from; window < to; window += WINDOW_BYTES) {
+    const extents: readonly Extent[] = await device.extents(window, Math.min(WINDOW_BYTES, to - window));
+    for (const extent of extents) if (extent.kind === "data") bytes += extent.length;
+  }
+  return bytes;
+}
+
+/** Discards the units that hold nothing but zeros. */
+async function discardZeroes(device: BlockDevice, range: Range, unit: number): Promise<void> {
+  const zeros = Buffer.alloc(unit);
+  const chunk = Math.max(unit, floorTo(CHUNK_BYTES, unit));
+  const inner = { from: ceilTo(range.from, unit), to: floorTo(range.to, unit) };
+  for await (const { from, to } of dataStretches(device, inner, unit)) {
+    for (let offset = from; offset < to; offset += chunk) {
+      const end = Math.min(to, offset + chunk);
+      const piece = await readPiece(device, offset, end);
+      let start = offset;
+      for (let at = offset; at <= end; at += unit) {
+        const isZero = at < end && piece.subarray(at - offset, at - offset + unit).equals(zeros);
+        if (isZero) continue;
+        if (at > start) await device.discard(start, at - start);
+        start = at + unit;
+      }
+    }
+  }
+}
+
+function reporter(progress: Progress | undefined, total: number): (done: number, isEnd?: boolean) => void {
+  let last = 0;
+  return (done, isEnd = false) => {
+    const now = performance.now();
+    if (progress === undefined || (!isEnd && now - last < PROGRESS_MS)) return;
+    last = now;
+    progress(done, total);
+  };
+}
+
+function floorTo(value: number, unit: number): number {
+  return Math.floor(value / unit) * unit;
+}
+
+function ceilTo(value: number, unit: number): number {
+  return Math.ceil(value / unit) * unit;
+}
+
+/** A stream that stands for `-`; who calls gives it. */
+function required<T>(stream: T | undefined): T {
+  if (stream === undefined)
+    throw new StateError("EINVAL", "no stream was given for '-'", { hint: "give a file's name" });
+  return stream;
+}
