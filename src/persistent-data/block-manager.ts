@@ -45,7 +45,8 @@ class CachedBlock {
 
 /** Blocks written by one device write at most. */
 const RUN_BLOCKS = 64;
-export const DEFAULT_CACHE_BLOCKS = 16_384;
+/** 48 MiB; with what the collector has yet to find, a process that works in a large pool stays below 200 MiB. */
+export const DEFAULT_CACHE_BLOCKS = 12_288;
 const SUPERBLOCK = 0;
 
 export class BlockManager {
