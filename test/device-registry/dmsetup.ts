@@ -67,7 +67,9 @@ export class TestDmsetup {
         const record = (await ioctl("create", `${name} `, () => registry.create({ name }))) as DeviceRecord;
         if (lines.length === 0) return [];
         try {
-          await ioctl("reload", `${name} (253:${record.minor})`, () => registry.load(name, lines));
+          await ioctl("reload", `${name} (253:${record.minor})`, () =>
+            registry.load(name, lines, { readOnly: words.includes("-r") }),
+          );
           await ioctl("resume", `${name} `, () => registry.resume(name));
         } catch (error) {
           await registry.remove(name);
@@ -126,6 +128,11 @@ export class TestDmsetup {
         return rows.length === 0
           ? [""]
           : rows.map((row) => `${row.startSectors} ${row.lengthSectors} ${row.type} ${row.params}`);
+      }
+      case "deps": {
+        const numbers = registry.dependencies(registry.get(name));
+        const shown = numbers.map((number) => `(${number.replace(":", ", ")})`).join(" ");
+        return [`${numbers.length} dependencies\t: ${shown}`];
       }
       case "ls":
         return registry.records().length === 0

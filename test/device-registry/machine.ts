@@ -36,6 +36,12 @@ export class TestMachine implements Below {
     return device;
   }
 
+  /** The first 4 KiB of a disk, as dd would. */
+  async overwrite(name: string, byte: number): Promise<void> {
+    const device = await this.open(DISKS.find((each) => each.name === name)!.number);
+    await device.write(0, Buffer.alloc(4096, byte));
+  }
+
   async sizeSectors(number: string): Promise<number> {
     return DISKS.find((each) => each.number === number)!.sectors;
   }
