@@ -19,6 +19,8 @@ import {
 } from "./pool-script.js";
 
 const FLUSHES_PER_COMMIT = 2;
+/** Where a kernel commits once more although nothing has changed since the commit before. */
+const REPEATS_COMMITS: ReadonlySet<PoolStep["kind"]> = new Set(["reopen", "reserve"]);
 const NO_SPACE_TIMEOUT_MS = 60_000;
 
 /** A metadata device that counts its flushes and refuses what it is told to. */
@@ -85,7 +87,7 @@ export async function runScriptOnEngine(script: PoolScript, options: EngineOptio
       results.push({ outcome: "ok", commits: 0, text: "" });
       continue;
     }
-    results.push(await executor.step(() => executor.carryOut(step), step.kind !== "reopen"));
+    results.push(await executor.step(() => executor.carryOut(step), !REPEATS_COMMITS.has(step.kind)));
     options.onStep?.(index, step, executor.pool);
   }
   await executor.close();

@@ -37,8 +37,8 @@ export interface RandomScriptOptions {
   readonly shape?: Partial<PoolShape>;
   readonly mix?: Partial<ScriptMix>;
   readonly maxDevices?: number;
-  /** Reads every byte of every device at the beginning and at the end. */
-  readonly looksAtAll?: boolean;
+  /** Reads every byte of every device. */
+  readonly looksAtAll?: "first" | "first and last";
   /** A pool that is there already, to go on with; changed. Its shape counts. */
   readonly model?: PoolModel;
 }
@@ -79,13 +79,13 @@ class Generator {
 
   script(): PoolScript {
     const { seed, operations, checkpointEvery } = this.options;
-    for (const step of this.options.looksAtAll === true ? sumAll(this.model) : []) this.#do(step);
+    for (const step of this.options.looksAtAll === undefined ? [] : sumAll(this.model)) this.#do(step);
     if (this.model.thins.size === 0) this.#do({ kind: "create-thin", id: 0 });
     for (let done = 1; done <= operations; done++) {
       this.#operation();
       if (done % checkpointEvery === 0) this.#do({ kind: "checkpoint", title: `after ${done} operations` });
     }
-    for (const step of this.options.looksAtAll === true ? sumAll(this.model) : []) this.#do(step);
+    for (const step of this.options.looksAtAll === "first and last" ? sumAll(this.model) : []) this.#do(step);
     this.#do({ kind: "status" });
     this.#do({ kind: "checkpoint", title: "at the end" });
     return this.#recorder.script(`seed ${seed}`);
