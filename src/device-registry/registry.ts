@@ -3,7 +3,7 @@
  * file keeps; a device is opened from its record when its bytes or its status are wanted, together with all that is
  * below it, and closed by `close`. One caller at a time.
  */
-import { StateError, type UdmError } from "../errors/index.js";
+import { messageOf, StateError, type UdmError } from "../errors/index.js";
 import type { BlockDevice } from "../io/index.js";
 import {
   type Area,
@@ -605,12 +605,22 @@ export class Registry {
       sizeBytes: tableSectors(lines) * SECTOR_BYTES,
       isReadOnly: record.readOnly,
     });
+    // A pool that was in force goes on as it was: no new line is taken up. One that is suspended gets its mode back.
     if (!record.suspended) {
-      // A pool that was in force goes on as it was: no new line is taken up.
       await opened.pool?.resume();
       opened.device.resume();
-    }
+    } else if (opened.pool !== undefined) await this.#resumeBriefly(opened.pool);
     return opened;
+  }
+
+  /** A table that its pool refuses is told by the resume that is asked for, not by one of ours. */
+  async #resumeBriefly(pool: Pool): Promise<void> {
+    try {
+      await pool.resume();
+      await pool.suspend();
+    } catch (error) {
+      this.#log(`suspended pool ${pool.name}: ${messageOf(error)}`);
+    }
   }
 
   /** A pool whose table was loaded and never resumed. */
