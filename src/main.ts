@@ -30,6 +30,8 @@ export interface MainOptions {
 
 /** What a shell sees of a program that ended by SIGINT. */
 const INTERRUPTED = 130;
+/** How long an interrupted command may take to let go. */
+const PATIENCE_MS = 1000;
 
 /** Runs one command line, `argv` without node and the program's name. @returns the exit status */
 export async function main(argv: readonly string[], streams: Streams, options: MainOptions): Promise<number> {
@@ -42,12 +44,31 @@ export async function main(argv: readonly string[], streams: Streams, options: M
   } catch (error) {
     status = await report(error, context, wantsJson);
   }
+  if (status === INTERRUPTED) {
+    await letGo(context);
+    return status;
+  }
   try {
     await context.close();
   } catch (error) {
     if (status === 0) status = await report(error, context, wantsJson);
   }
   return status;
+}
+
+/**
+ * After an interrupt: what waits for input is told that none will come, and the host may finish the step it is in. What
+ * takes longer is left to the process's end, which loses nothing that was committed.
+ */
+async function letGo(context: Context): Promise<void> {
+  const { stdin } = context.streams;
+  if ("destroy" in stdin && typeof stdin.destroy === "function") stdin.destroy();
+  let timer: NodeJS.Timeout | undefined;
+  const patience = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, PATIENCE_MS);
+  });
+  await Promise.race([context.close().catch(() => undefined), patience]);
+  clearTimeout(timer);
 }
 
 function untilInterrupted(work: Promise<number>, interrupt: AbortSignal | undefined): Promise<number> {
@@ -115,8 +136,9 @@ async function run(entry: CommandEntry, words: readonly string[], context: Conte
   return context.exitStatus;
 }
 
+/** By its code: names of classes change when they are bundled. */
 function isCommanderError(error: unknown): error is CommanderError {
-  return error instanceof Error && error.name === "CommanderError";
+  return error instanceof Error && (codeOf(error) ?? "").startsWith("commander.");
 }
 
 /** commander's message, which may have its suggestion on a second line, as ours. */

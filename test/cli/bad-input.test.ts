@@ -16,14 +16,14 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Ran, Session, withSession } from "./session.js";
 
-const TABLE = "0 2097152 thin-pool 7:0 7:1 128 0";
+const TABLE = "0 131072 thin-pool 7:0 7:1 128 0";
 
-/** A pool of 1 GiB on loop 0 and 1 with one thin device of 64 MiB. */
+/** A pool of 64 MiB on loop 0 and 1 with one thin device of 64 MiB. */
 async function makePool(session: Session): Promise<void> {
   await session.ok("loop attach meta.img --size 16m");
-  await session.ok("loop attach data.img --size 1g");
+  await session.ok("loop attach data.img --size 64m");
   await session.ok(["pool", "create", "pool", "--table", TABLE]);
-  await session.ok("thin create pool vol --size 64m");
+  await session.ok("thin create pool vol --size 32m");
   await session.ok("thin write vol", { input: "precious" });
 }
 
@@ -96,7 +96,7 @@ describe("on a healthy pool", () => {
     ["a device too small for its table", ["table", "load", "x", "--table", "0 4096 linear 7:3 0"], 1, /small|7:3/],
     [
       "a pool's data device too small",
-      ["pool", "create", "x", "--table", "0 4194304 thin-pool 7:4 7:3 128 0"],
+      ["pool", "create", "x", "--table", "0 131072 thin-pool 7:4 7:3 128 0"],
       1,
       /7:3|small/,
     ],
@@ -115,8 +115,8 @@ describe("on a healthy pool", () => {
     ],
     ["a pool still in use", ["pool", "remove", "pool"], 1, /vol|in use|open/],
     ["a loop device in use", ["loop", "detach", "7:0"], 1, /pool|use/],
-    ["a write past the end", ["thin", "write", "vol", "--offset", "64m"], 1, /end|64|past|beyond/],
-    ["a read past the end", ["thin", "read", "vol", "--offset", "64m", "--length", "1"], 1, /end|64|past|beyond/],
+    ["a write past the end", ["thin", "write", "vol", "--offset", "32m"], 1, /end|32|past|beyond/],
+    ["a read past the end", ["thin", "read", "vol", "--offset", "32m", "--length", "1"], 1, /end|32|past|beyond/],
     ["an image larger than the device", ["thin", "import", "vol", "file-with-room.img"], 1, /larger|fit|big|small/],
     ["an image that is not there", ["thin", "import", "vol", "not-there"], 1, /not-there/],
     ["a pool that would shrink", ["pool", "resize", "pool", "1m"], 1, /shrink/],
@@ -208,7 +208,7 @@ test("a metadata file that another state dir's pool has is its own copy, a share
     copyFileSync(session.path("meta.img"), session.path("copy.img"));
     const other = ["--state-dir", session.path("other")];
     await session.ok([...other, "loop", "attach", "copy.img"]);
-    await session.ok([...other, "loop", "attach", "data2.img", "--size", "1g"]);
+    await session.ok([...other, "loop", "attach", "data2.img", "--size", "64m"]);
     expect((await session.udm([...other, "pool", "create", "pool", "--table", TABLE])).status).toBe(0);
     const { thins } = JSON.parse(await session.ok([...other, "thin", "list", "--json"]));
     expect(thins).toHaveLength(1);

@@ -25,7 +25,7 @@ const PLANS: readonly [readonly string[], RegExp][] = [
   [["pool", "resize", "pool", "+1g"], /^dmsetup resume pool$/m],
   [["pool", "set", "pool", "--low-water", "10%"], /^dmsetup resume pool$/m],
   [["pool", "message", "pool", "create_thin", "7"], /^dmsetup message pool 0 create_thin 7$/m],
-  [["pool", "remove", "pool", "--destroy"], /^dmsetup remove pool$/m],
+  [["pool", "remove", "empty", "--destroy"], /^dmsetup remove empty$/m],
   [["thin", "create", "pool", "new", "--size", "1m"], /^dmsetup message pool 0 ['"]?create_thin 2/m],
   [["thin", "snap", "vol", "new"], /create_snap 2 0/m],
   [["thin", "delete", "vol"], /^dmsetup message pool 0 ['"]?delete 0/m],
@@ -57,6 +57,7 @@ test("--dry-run prints the plan of every changing command and changes nothing", 
     await session.ok("loop attach data.img --size 1g");
     await session.ok("loop attach other.img --size 1m");
     await session.ok(["pool", "create", "pool", "--table", "0 2097152 thin-pool 7:0 7:1 128 0"]);
+    await session.ok("pool create empty --data d --metadata m --data-size 64m --metadata-size 16m");
     await session.ok("thin create pool vol --size 1m");
     await session.ok("thin write vol", { input: "precious" });
     await session.ok("thin snap vol snap");
