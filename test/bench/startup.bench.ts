@@ -1,0 +1,37 @@
+/**
+ * How long a command takes that does next to nothing, over a node that does nothing.
+ *
+ * What bounds it. `--version`: reading and compiling the program's first file. `pool status`: the same for commander and
+ * the host, koffi for the locks (5 ms), and opening the pool.
+ */
+import { join } from "node:path";
+import { run as runProgram } from "../../src/io/index.js";
+import { type Session, timed } from "./bench.js";
+
+export const name = "startup";
+export const summary = "udm --version and udm pool status over an empty node";
+export const usesProgram = true;
+
+const MOST_ABOVE_NODE_MS = 60;
+const ROUNDS = 25;
+
+export async function run(session: Session): Promise<void> {
+  const env = { UDM_STATE_DIR: join(session.folder, "state"), UDM_RUN_DIR: join(session.folder, "run") };
+  const node = (...args: readonly string[]) => runProgram(process.execPath, args, { env });
+  const udm = (...args: readonly string[]) => node(session.program, ...args);
+  await udm("loop", "attach", join(session.folder, "metadata.img"), "--size", "128m");
+  await udm("loop", "attach", join(session.folder, "data.img"), "--size", "10g");
+  await udm("pool", "create", "pool", "--table", "0 20971520 thin-pool 7:0 7:1 128 0");
+  const peer = { label: "node -e 0", measure: () => timed(() => node("-e", "0")) };
+  for (const words of [["--version"], ["pool", "status", "pool"]]) {
+    await session.compare({
+      title: `udm ${words.join(" ")}`,
+      unit: "ms",
+      ours: { label: "udm", measure: () => timed(() => udm(...words)) },
+      peer,
+      rounds: ROUNDS,
+      warmUps: 3,
+      floors: [{ kind: "above peer", atMost: MOST_ABOVE_NODE_MS }],
+    });
+  }
+}
