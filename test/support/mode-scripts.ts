@@ -43,12 +43,19 @@ const FLUSH: PoolStep = { kind: "flush", id: 0 };
 /** Long enough for a worker to have met a request, short of a timer. */
 const SETTLE: PoolStep = { kind: "wait", milliseconds: 200 };
 /** After an aborted transaction a kernel's thin device goes on counting what was lost; ours does not. */
-const LOOK_AT_POOL: readonly PoolStep[] = [{ kind: "status", noflush: true }, { kind: "events" }];
+const LOOK_AT_POOL: readonly PoolStep[] = [
+  { kind: "status", noflush: true },
+  { kind: "events" },
+  { kind: "table" },
+  { kind: "thin-table", id: 0 },
+];
 const LOOK: readonly PoolStep[] = [
   { kind: "status" },
   { kind: "status", noflush: true },
   { kind: "thin-status", id: 0 },
   { kind: "events" },
+  { kind: "table" },
+  { kind: "thin-table", id: 0 },
 ];
 
 export interface ModeScript extends PoolScript {

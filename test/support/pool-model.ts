@@ -191,6 +191,7 @@ export class PoolModel {
       case "message":
       case "table":
       case "thin-status":
+      case "thin-table":
       case "events":
       case "sum":
       case "checkpoint":

@@ -1,9 +1,11 @@
 /** Carries out a pool script with our own engine, on devices in memory. */
 import { createHash } from "node:crypto";
+import { tableTexts } from "../../src/device-registry/index.js";
 import { codeOf, IoError } from "../../src/errors/index.js";
 import type { SyncIo } from "../../src/io/index.js";
 import { MemoryDevice } from "../../src/io/index.js";
 import { SyncBackedDevice } from "../../src/io/sync-backed-device.js";
+import { findTargetType } from "../../src/targets/index.js";
 import { Pool, type PoolConfig, type PoolRuntime, type ThinDevice } from "../../src/thin/index.js";
 import { METADATA_BLOCK_BYTES } from "./metadata-image.js";
 import {
@@ -18,6 +20,10 @@ import {
   type StepResult,
 } from "./pool-script.js";
 
+/** As the guest numbers what a script makes. */
+const METADATA_NUMBER = "253:0";
+const DATA_NUMBER = "253:1";
+const POOL_NUMBER = "253:2";
 const FLUSHES_PER_COMMIT = 2;
 /** Where a kernel commits once more although nothing has changed since the commit before. */
 const REPEATS_COMMITS: ReadonlySet<PoolStep["kind"]> = new Set(["reopen", "reserve"]);
@@ -146,7 +152,7 @@ class Executor {
 
   async open(runtime?: PoolRuntime): Promise<string> {
     this.#pool = Pool.load({
-      name: "253:2",
+      name: POOL_NUMBER,
       metadata: this.#watched,
       data: this.data,
       config: this.#config(),
@@ -247,7 +253,9 @@ class Executor {
       case "status":
         return pool.statusParams({ noflush: step.noflush === true });
       case "table":
-        throw new Error("table lines belong to targets; the engine has none");
+        return this.#table("thin-pool", [METADATA_NUMBER, DATA_NUMBER, ...this.#poolWords()]);
+      case "thin-table":
+        return this.#table("thin", [POOL_NUMBER, String(step.id)]);
       case "thin-status":
         return this.#thin(step.id).statusParams();
       case "events":
@@ -272,6 +280,32 @@ class Executor {
     const buffer = new Uint8Array(lengthBytes);
     fillPattern(buffer, offsetBytes, seed);
     await this.#thin(id).write(offsetBytes, buffer);
+  }
+
+  /** As the registry prints it: parsed, and written down again. */
+  async #table(type: string, args: readonly string[]): Promise<string> {
+    const line = { startSectors: 0, lengthSectors: this.#config().lengthSectors, type, args };
+    const known = {
+      deviceNumber: POOL_NUMBER,
+      deviceName: "pool",
+      metadata: METADATA_NUMBER,
+      data: DATA_NUMBER,
+      config: this.#config(),
+      isFailed: false,
+    };
+    const parsed = await findTargetType(type)!.parse(line, {
+      deviceNumber: POOL_NUMBER,
+      find: async (number) => ({ number, kernelName: number, kind: "mapped" }),
+      poolOf: (number) => (number === POOL_NUMBER ? known : undefined),
+      poolOn: (number) => (number === METADATA_NUMBER ? known : undefined),
+      isMapped: () => true,
+    });
+    return tableTexts([{ ...line, args: parsed }], () => this.pool.mode === "fail")[0]!;
+  }
+
+  #poolWords(): string[] {
+    const { blockSectors, lowWaterBlocks, features } = this.#shape;
+    return [String(blockSectors), String(lowWaterBlocks), String(features.length), ...features];
   }
 
   #config(): PoolConfig {

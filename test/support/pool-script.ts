@@ -78,6 +78,7 @@ export type PoolStep =
   | { readonly kind: "status"; readonly noflush?: boolean }
   | { readonly kind: "table" }
   | { readonly kind: "thin-status"; readonly id: number }
+  | { readonly kind: "thin-table"; readonly id: number }
   /** The pool's event counter. */
   | { readonly kind: "events" }
   /** Fingerprint of all bytes of an active thin device. */

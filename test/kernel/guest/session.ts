@@ -269,6 +269,8 @@ class Plan {
         return [`status ${name}t${step.id}`];
       case "events":
         return [`events ${name}`];
+      case "thin-table":
+        return [`table ${name}t${step.id}`];
       case "sum":
         return [`sum ${name}t${step.id}`];
     }
