@@ -355,8 +355,8 @@ export class Registry {
     if (record.live === undefined) {
       throw new StateError("ENXIO", `'${record.name}' has no live table`, { hint: `udm table resume ${record.name}` });
     }
-    const { device } = await this.#open(record);
     this.#refuseSuspended(record);
+    const { device } = await this.#open(record);
     return device;
   }
 

@@ -68,7 +68,6 @@ function backingDevices(file: string): readonly string[] {
 async function mappedNodes(session: Session): Promise<BlockNode[]> {
   const nodes: BlockNode[] = [];
   for (const record of session.registry.records()) {
-    const types = [...new Set((record.live ?? []).map((line) => line.type))];
     nodes.push({
       name: record.name,
       kname: `dm-${record.minor}`,
@@ -77,7 +76,7 @@ async function mappedNodes(session: Session): Promise<BlockNode[]> {
       removable: false,
       sizeBytes: tableSectors(record.live ?? []) * SECTOR_BYTES,
       readOnly: record.readOnly,
-      type: types.length === 1 ? types[0]! : "dm",
+      type: typeOf(record.uuid),
       mountpoints: [],
       owner: "udm",
       state: stateOf(record),
@@ -87,6 +86,13 @@ async function mappedNodes(session: Session): Promise<BlockNode[]> {
     });
   }
   return nodes;
+}
+
+/** What lsblk prints: the part of the uuid before its first dash, in lower case, else `dm`; `part1-...` is a partition. */
+function typeOf(uuid: string): string {
+  const [prefix, ...rest] = uuid.split("-");
+  if (prefix === undefined || prefix === "" || rest.length === 0) return "dm";
+  return /^part\d*$/i.test(prefix) ? "part" : prefix.toLowerCase();
 }
 
 async function poolPart(session: Session, record: DeviceRecord): Promise<Partial<BlockNode>> {

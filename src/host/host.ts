@@ -238,7 +238,7 @@ export interface BlockNode {
   readonly removable: boolean;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
-  /** disk, part, loop, dm, thin, thin-pool, linear, ... (what lsblk prints as TYPE). */
+  /** What lsblk prints as TYPE: disk, part, loop, dm; for a mapped device with a uuid the subsystem in it, such as lvm. */
   readonly type: string;
   readonly mountpoints: readonly string[];
   readonly owner: "udm" | "machine";

@@ -6,6 +6,7 @@ import { rmSync, statSync } from "node:fs";
 import { type DeviceRecord, type Intent, type MadeFile, Registry } from "../device-registry/index.js";
 import { codeOf, messageOf } from "../errors/index.js";
 import type { Pool } from "../thin/index.js";
+import { followUp } from "./follow-up.js";
 import type { Session } from "./session.js";
 import { addThin, dropThin, hasDevice, thinLine, wipeSuperblock } from "./thin-records.js";
 
@@ -21,6 +22,7 @@ export async function mend(session: Session): Promise<void> {
     }
     session.fulfilled(intent);
   }
+  await followUp(session);
   await session.close();
   session.save();
 }

@@ -8,7 +8,7 @@ import { type DeviceRecord, formatTable, type LoopRecord } from "../device-regis
 import { messageOf, StateError } from "../errors/index.js";
 import { setFileSize } from "../io/index.js";
 import { MAX_METADATA_BLOCKS, METADATA_BLOCK_BYTES } from "../persistent-data/index.js";
-import type { TargetLine } from "../targets/index.js";
+import { poolConfigOf, type TargetLine } from "../targets/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import { LOOP_MAJOR } from "./below.js";
 import type { Core } from "./core.js";
@@ -91,15 +91,24 @@ export async function replaceTable(session: Session, name: string, line: TargetL
         session.step("announced");
       },
     });
-    session.step("taken up");
-    session.fulfilled(session.intents.find((each) => each === intent)!);
   } catch (error) {
+    if (hasGrown(session, record)) throw error;
     if (registry.get(name).suspended) await putBack(session, record);
-    const announced = session.intents.find((each) => each === intent);
-    if (announced !== undefined) session.fulfilled(announced);
+    session.fulfilled(intent);
     session.save();
     throw error;
   }
+  session.step("taken up");
+  session.fulfilled(intent);
+}
+
+/** The pool took up more than the table it had before gives: there is no way back, only forward. */
+function hasGrown(session: Session, before: DeviceRecord): boolean {
+  const line = before.live?.[0];
+  const open = session.registry.openPools().find(({ record }) => record.minor === before.minor);
+  if (line === undefined || open === undefined) return false;
+  const config = poolConfigOf(line);
+  return open.pool.metadata.dataBlocks > Math.floor(config.lengthSectors / config.dataBlockSectors);
 }
 
 /** The table as it was; where the pool will not have that either, the new one stays, suspended. */
@@ -138,9 +147,11 @@ async function undo(
     readonly tables: ReadonlyMap<Step, readonly TargetLine[] | undefined>;
   },
 ): Promise<void> {
+  const open = session.registry.openPools().find(({ record }) => record.minor === plan.record.minor);
+  const metadataBytes = (open?.pool.metadata.metadataBlocks ?? 0) * METADATA_BLOCK_BYTES;
+  // What the pool has taken up stays; what is left of the work is done by mending.
+  if (hasGrown(session, plan.record) || metadataBytes > plan.sizes.metadataBytesBefore) return;
   await session.close();
-  // The pool took up more than it gave back: what it stands on has to stay as large as it is.
-  if (session.registry.get(plan.record.name).suspended !== plan.record.suspended) return;
   session.setLoops(before.loops);
   for (const [step, lines] of before.tables) {
     if (step.kind === "table" && lines !== undefined) session.registry.replaceLive(step.device, lines);

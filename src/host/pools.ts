@@ -75,11 +75,12 @@ export function createPool(core: Core, request: PoolCreate): Promise<PoolCreated
       throw error;
     }
     session.step("files made");
-    const intent = session.announce({ kind: "create-pool", pool: plan.name, files: made });
+    const intent =
+      made.length === 0 ? undefined : session.announce({ kind: "create-pool", pool: plan.name, files: made });
     session.step("announced");
     const created = await activate(session, request, plan);
     session.step("formatted");
-    session.fulfilled(intent);
+    if (intent !== undefined) session.fulfilled(intent);
     return created;
   });
 }

@@ -5,8 +5,10 @@
  */
 import {
   type DeviceRecord,
+  formatState,
   type Intent,
   type LoopRecord,
+  parseState,
   Registry,
   type State,
   type StateFile,
@@ -85,10 +87,11 @@ export class Session {
       devices: this.#registry.records(),
       intents: this.#intents,
     };
-    if (JSON.stringify(state) === JSON.stringify(this.#saved)) return;
-    const next = { ...state, serial: state.serial + 1 };
-    this.#file.write(next);
-    this.#saved = next;
+    // What is written is what a reader will find, in the same order of fields.
+    const next = parseState(formatState(state));
+    if (JSON.stringify(next) === JSON.stringify(this.#saved)) return;
+    this.#saved = { ...next, serial: state.serial + 1 };
+    this.#file.write(this.#saved);
   }
 
   /** Closes all that is open; pools commit and tell what they know. */

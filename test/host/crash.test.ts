@@ -1,0 +1,218 @@
+/**
+ * A command may be killed at any moment. At every step of every operation that changes a pool and the state, the folder
+ * is copied as it is on disk: that is what a crash there would leave. Each copy must open, with the operation done or
+ * not begun, nothing in between, and metadata that is whole.
+ */
+import { spawn } from "node:child_process";
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+import { makeFolder } from "../support/make-folder.js";
+import { HAS_THIN_TOOLS, thinCheck } from "../support/thin-tools.js";
+import { digest, MIB, makeHost, makePool, pattern, type TestHost, write } from "./make-host.js";
+
+/** What a user sees of a host: devices, thin devices, loops, and the content of what is active. */
+async function sight(host: TestHost): Promise<string> {
+  const lines: string[] = [];
+  for (const loop of await host.listLoops()) lines.push(`loop ${loop.number} ${loop.sizeBytes} ${loop.usedBy}`);
+  for (const device of await host.listDevices()) {
+    lines.push(`device ${device.name} ${device.sizeBytes} ${device.state} ${device.hasInactiveTable}`);
+  }
+  for (const pool of await host.listPools()) {
+    const { status } = await host.poolStatus(pool.name);
+    lines.push(
+      `pool ${pool.name} ${status.totalDataBlocks} ${status.totalMetadataBlocks} used ${status.usedDataBlocks}`,
+    );
+    for (const thin of await host.listThins(pool.name)) {
+      const isReadable = thin.active && pool.state === "ACTIVE";
+      const content = isReadable ? await digest(host, thin.name!) : "";
+      lines.push(`thin ${thin.name} ${thin.sizeBytes} ${thin.mappedBytes} ${content}`);
+    }
+  }
+  return lines.sort().join("\n");
+}
+
+/** A folder as it is now, with the paths in its state led to the copy. */
+function copyOf(folder: string): string {
+  const copy = makeFolder();
+  cpSync(folder, copy, { recursive: true });
+  const state = join(copy, "state/state.json");
+  if (existsSync(state)) writeFileSync(state, readFileSync(state, "utf8").replaceAll(folder, copy));
+  return copy;
+}
+
+interface Case {
+  readonly name: string;
+  readonly prepare?: (host: TestHost) => Promise<unknown>;
+  readonly operation: (host: TestHost) => Promise<unknown>;
+  /** Steps that must have been cut. */
+  readonly steps: readonly string[];
+}
+
+async function withThin(host: TestHost): Promise<void> {
+  await makePool(host);
+  await host.createThin({ pool: "pool", name: "a", sizeBytes: 4 * MIB });
+  await write(host, "a", pattern(MIB, 1));
+}
+
+async function withSnapshot(host: TestHost): Promise<void> {
+  await withThin(host);
+  await host.snapThin({ origin: "a", name: "s" });
+  await write(host, "a", pattern(MIB, 2), 65536);
+}
+
+const CASES: readonly Case[] = [
+  {
+    name: "pool create",
+    operation: (host) => makePool(host),
+    steps: ["files made", "announced", "loaded", "formatted"],
+  },
+  {
+    name: "thin create",
+    prepare: withThin,
+    operation: (host) => host.createThin({ pool: "pool", name: "b", sizeBytes: MIB }),
+    steps: ["announced", "committed"],
+  },
+  {
+    name: "thin snap",
+    prepare: withThin,
+    operation: (host) => host.snapThin({ origin: "a", name: "s" }),
+    steps: ["announced", "committed"],
+  },
+  {
+    name: "thin delete",
+    prepare: withSnapshot,
+    operation: (host) => host.deleteThin("s"),
+    steps: ["announced", "committed"],
+  },
+  {
+    name: "thin rollback",
+    prepare: withSnapshot,
+    operation: (host) => host.rollbackThin("a", "s"),
+    steps: ["announced", "made", "changed over", "deleted"],
+  },
+  {
+    name: "pool resize",
+    prepare: withThin,
+    operation: (host) =>
+      host.resizePool({ name: "pool", data: { kind: "grow", bytes: MIB }, metadata: { kind: "grow", bytes: MIB } }),
+    steps: ["files grown", "announced", "taken up"],
+  },
+  {
+    name: "table resume of a longer pool",
+    prepare: async (host) => {
+      await withThin(host);
+      await host.suspend("pool");
+      await host.resizePool({ name: "pool", data: { kind: "grow", bytes: MIB } });
+    },
+    operation: (host) => host.resume("pool"),
+    steps: ["swapped", "taken up"],
+  },
+  {
+    name: "pool remove --destroy",
+    prepare: (host) => makePool(host),
+    operation: (host) => host.removePool("pool", { destroy: true }),
+    steps: ["announced", "wiped"],
+  },
+  {
+    name: "loop resize",
+    prepare: (host) => host.attachLoop({ file: host.path("x"), sizeBytes: MIB }),
+    operation: (host) => host.resizeLoop("7:0", 2 * MIB),
+    steps: ["file resized"],
+  },
+];
+
+describe("cut off at every step, an operation is done or was never begun", () => {
+  test.each(CASES)("$name", async ({ prepare, operation, steps }) => {
+    const first = await makeHost();
+    await prepare?.(first);
+    const before = await sight(first);
+    const images: { readonly step: string; readonly folder: string }[] = [];
+    const host = await makeHost({
+      folder: first.folder,
+      onStep: (step) => images.push({ step, folder: copyOf(first.folder) }),
+    });
+    try {
+      await operation(host);
+      const after = await sight(first);
+      expect(after).not.toBe(before);
+      expect(images.map(({ step }) => step)).toEqual(expect.arrayContaining([...steps]));
+      for (const { step, folder } of images) {
+        const reopened = await makeHost({ folder });
+        // Anything that is asked for mends first.
+        const seen = await sight(reopened);
+        expect([before, after], `cut at '${step}'`).toContain(seen);
+        const state = join(folder, "state/state.json");
+        if (existsSync(state)) expect(readFileSync(state, "utf8")).toContain('"intents": []');
+        const metadata = join(folder, "pool-meta.img");
+        if (HAS_THIN_TOOLS && existsSync(metadata) && (await reopened.listPools()).length > 0) {
+          expect(thinCheck(readFileSync(metadata))).toBeUndefined();
+        }
+        // And the operation can be carried out now, where it was not.
+        if (seen === before) {
+          await operation(reopened);
+          expect(await sight(reopened)).toBe(after);
+        }
+      }
+    } finally {
+      for (const { folder } of images) rmSync(folder, { recursive: true, force: true });
+    }
+  });
+});
+
+describe("an error between two steps undoes what was done", () => {
+  test.each(CASES)("$name", async ({ prepare, operation, steps }) => {
+    for (const cut of steps) {
+      const host = await makeHost();
+      await prepare?.(host);
+      const before = await sight(host);
+      const failing = await makeHost({
+        folder: host.folder,
+        onStep: (step) => {
+          if (step === cut) throw new Error(`failed after '${cut}'`);
+        },
+      });
+      await expect(operation(failing)).rejects.toThrow(`failed after '${cut}'`);
+      const seen = await sight(host);
+      if (seen === before) await operation(host);
+      const after = await sight(host);
+      expect(after).not.toBe(before);
+      expect([before, after]).toContain(seen);
+    }
+  });
+});
+
+describe("killed for real", () => {
+  test("a process that is killed while it holds everything leaves a host that works", async () => {
+    const host = await makeHost();
+    await withSnapshot(host);
+    const before = await sight(host);
+    for (const step of ["announced", "made", "changed over"]) {
+      expect(await runKilled(host.folder, step)).toBe("SIGKILL");
+      const seen = await sight(host);
+      if (step !== "changed over") expect(seen).toBe(before);
+      else expect(seen).toContain("thin a");
+    }
+    expect(await host.listThins()).toHaveLength(2);
+  });
+});
+
+/** Runs a rollback in a process of its own that kills itself at a step. */
+async function runKilled(folder: string, step: string): Promise<NodeJS.Signals | null> {
+  const host = fileURLToPath(new URL("../../src/host/index.ts", import.meta.url));
+  const source = `
+    import { openHost } from ${JSON.stringify(host)};
+    const host = await openHost({
+      stateDir: ${JSON.stringify(join(folder, "state"))},
+      runDir: ${JSON.stringify(join(folder, "run"))},
+      onStep: (step) => { if (step === ${JSON.stringify(step)}) process.kill(process.pid, "SIGKILL"); },
+    });
+    await host.rollbackThin("a", "s");
+  `;
+  const child = spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", source], {
+    cwd: fileURLToPath(new URL("../..", import.meta.url)),
+    stdio: "ignore",
+  });
+  return new Promise((resolve) => child.on("exit", (_code, signal) => resolve(signal)));
+}
