@@ -33,6 +33,18 @@ const INTERRUPTED = 130;
 /** How long an interrupted command may take to let go. */
 const PATIENCE_MS = 1000;
 
+/** The next step where whoever found the failure named none: mostly what a file system answered. */
+const HINTS: Readonly<Record<string, string>> = {
+  ENOENT: "check the path; a relative one starts at the present directory",
+  ENOTDIR: "a part of the path is a file",
+  EISDIR: "name a file, not a directory",
+  EACCES: "check who may read and write it; block devices mostly need root",
+  EPERM: "this may need root",
+  EROFS: "it is read-only, or its file system is",
+  ENOSPC: "make room on the file system below",
+  EIO: "the system's log may tell more about the device below",
+};
+
 /** Runs one command line, `argv` without node and the program's name. @returns the exit status */
 export async function main(argv: readonly string[], streams: Streams, options: MainOptions): Promise<number> {
   const context = new Context({ streams, ...options });
@@ -208,14 +220,15 @@ async function report(error: unknown, context: Context, wantsJson: boolean): Pro
   if (codeOf(error) === "EPIPE") return 0;
   const failure = asUdmError(error);
   const { stderr } = context.streams;
+  const hint = failure.hint ?? HINTS[failure.code];
   if (wantsJson) {
-    const { code, message, hint } = failure;
+    const { code, message } = failure;
     stderr.write(`${JSON.stringify({ error: { code, message, hint: hint ?? null } })}\n`);
     return failure.exitStatus;
   }
   const palette = await context.palette("stderr");
   stderr.write(`${palette.error("udm:")} ${oneLine(failure.message)}\n`);
-  if (failure.hint !== undefined) stderr.write(`${palette.hint(`hint: ${oneLine(failure.hint)}`)}\n`);
+  if (hint !== undefined) stderr.write(`${palette.hint(`hint: ${oneLine(hint)}`)}\n`);
   return failure.exitStatus;
 }
 

@@ -34,7 +34,7 @@ export function progressBar(
         doneBytes,
         totalBytes,
         elapsedMs: now - started,
-        width: screen.columns ?? 80,
+        width: screen.columns || 80,
       });
       screen.write(`\r${line}\u001b[K`);
     },

@@ -26,9 +26,9 @@ const PLANS: readonly [readonly string[], RegExp][] = [
   [["pool", "set", "pool", "--low-water", "10%"], /^dmsetup resume pool$/m],
   [["pool", "message", "pool", "create_thin", "7"], /^dmsetup message pool 0 create_thin 7$/m],
   [["pool", "remove", "empty", "--destroy"], /^dmsetup remove empty$/m],
-  [["thin", "create", "pool", "new", "--size", "1m"], /^dmsetup message pool 0 ['"]?create_thin 2/m],
+  [["thin", "create", "pool", "new", "--size", "1m"], /^dmsetup message \S*pool 0 ['"]?create_thin 2/m],
   [["thin", "snap", "vol", "new"], /create_snap 2 0/m],
-  [["thin", "delete", "vol"], /^dmsetup message pool 0 ['"]?delete 0/m],
+  [["thin", "delete", "vol"], /^dmsetup message \S*pool 0 ['"]?delete 0/m],
   [
     ["thin", "activate", "pool:0", "again", "--size", "1m"],
     /^dmsetup create again --table '0 2048 thin \/dev\/mapper\/pool 0'$/m,

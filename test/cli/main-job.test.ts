@@ -1,7 +1,16 @@
 /** The main job, line by line, with the real binary on real files. */
 
 import { createHash, randomBytes } from "node:crypto";
-import { closeSync, openSync, readFileSync, readSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  readSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { describe, expect, test } from "vitest";
 import { HAS_THIN_TOOLS } from "../support/thin-tools.js";
 import { type Session, withSession } from "./session.js";
@@ -11,14 +20,17 @@ const MIB = 1024 * 1024;
 /** 64 MiB with data in places that are not multiples of a block, and holes between. */
 function writeImage(path: string): Buffer {
   const image = Buffer.alloc(64 * MIB);
+  const file = openSync(path, "w");
+  ftruncateSync(file, image.length);
   for (const [offset, length] of [
     [0, 100_000],
     [5 * MIB + 512, 3 * MIB],
     [63 * MIB, MIB],
   ] as const) {
     randomBytes(length).copy(image, offset);
+    writeSync(file, image, offset, length, offset);
   }
-  writeFileSync(path, image);
+  closeSync(file);
   return image;
 }
 

@@ -118,7 +118,7 @@ describe("failures", () => {
     [
       Object.assign(new Error("EACCES: permission denied, open '/x'"), { code: "EACCES" }),
       1,
-      "udm: EACCES: permission denied, open '/x'\n",
+      "udm: EACCES: permission denied, open '/x'\nhint: check who may read and write it; block devices mostly need root\n",
     ],
   ])("%s", async (error, status, stderr) => {
     expect(await runMain(["loop", "list"], { openHost: failing(error) })).toEqual({ status, stdout: "", stderr });
@@ -155,7 +155,7 @@ describe("failures", () => {
     expect(await runMain(["loop", "list"], { openHost })).toEqual({
       status: 1,
       stdout: "",
-      stderr: "udm: state: not written\n",
+      stderr: "udm: state: not written\nhint: the system's log may tell more about the device below\n",
     });
   });
 });
@@ -286,7 +286,7 @@ describe("changes", () => {
     };
     const openHost = answeringHost({ plan: planOf({ deleteThin: missing }), deleteThin: async () => undefined });
     expect((await runMain(["thin", "delete", "nosuch"], { openHost })).stderr).toBe(
-      "udm: nosuch: no such thin device\n",
+      "udm: nosuch: no such thin device\nhint: check the path; a relative one starts at the present directory\n",
     );
     expect((await runMain(["thin", "delete", "nosuch", "--if-exists"], { openHost })).status).toBe(0);
   });

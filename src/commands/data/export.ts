@@ -8,7 +8,7 @@ import { shellDevice } from "./target.js";
 
 export function exportCommand(context: Context): Command {
   return new Command("export")
-    .description("Copies a mapped device to a file; what reads as zeros becomes a hole. With - to standard output.")
+    .description("Copies a mapped device to a file; what was never written becomes a hole. With - to standard output.")
     .argument("<name>", "the mapped device")
     .argument("<file>", "image file, block device, or -")
     .option("--verify", "read the file back and compare")

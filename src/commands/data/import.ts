@@ -7,7 +7,7 @@ import { shellDevice } from "./target.js";
 
 export function importCommand(context: Context): Command {
   return new Command("import")
-    .description("Copies an image onto a mapped device; holes and zeros take no room. With - from standard input.")
+    .description("Copies an image onto a mapped device; holes of the image take no room. With - from standard input.")
     .argument("<name>", "the mapped device")
     .argument("<file>", "image file, block device, or -")
     .option("--verify", "read the device back and compare")
