@@ -1,5 +1,4 @@
 /** Questions to a person at a terminal. */
-import { createInterface } from "node:readline";
 
 export interface Terminal {
   readonly input: NodeJS.ReadableStream;
@@ -7,7 +6,9 @@ export interface Terminal {
 }
 
 /** Asks a yes/no question; anything but y or yes is no. */
-export function askYesNo(terminal: Terminal, question: string): Promise<boolean> {
+export async function askYesNo(terminal: Terminal, question: string): Promise<boolean> {
+  // Few commands ask, and readline takes a command's start longer.
+  const { createInterface } = await import("node:readline");
   const lines = createInterface({ input: terminal.input, output: terminal.output });
   return new Promise((resolve) => {
     lines.once("close", () => resolve(false));
