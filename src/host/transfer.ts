@@ -1,40 +1,23 @@
 /**
- * Bytes of mapped devices: streams in and out, whole images with their holes, discards. Transfers are large and lie on
- * the device's own blocks, so that a thin device gets whole blocks, and the next piece is read while one is written.
+ * Bytes of mapped devices: streams in and out, whole images (see images.ts), discards. Pieces of a stream are large and lie
+ * on borders of the device's own blocks, so that a thin device gets whole ones; the next is read while one is written.
  */
-import {
-  close,
-  closeSync,
-  constants,
-  fstatSync,
-  ftruncateSync,
-  openSync,
-  readFileSync,
-  readSync,
-  statSync,
-  write,
-} from "node:fs";
+import { fstatSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { promisify } from "node:util";
-import { IoError, SpaceError, StateError } from "../errors/index.js";
-import { type BlockDevice, Claims, type Extent, FileDevice, systemError } from "../io/index.js";
+import { IoError, StateError } from "../errors/index.js";
+import { type BlockDevice, Claims, type Extent } from "../io/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import type { Core } from "./core.js";
 import type { ImportResult, Progress, TransferOptions } from "./host.js";
+import { ceilTo, clear, copyIn, copyOut, dataStretches, floorTo, openImage, pastEnd, verify } from "./images.js";
 import type { Session } from "./session.js";
 import { nameOwner, soleThinLine } from "./thin-records.js";
 
-const CHUNK_BYTES = 4 * 2 ** 20;
-/** Unit to which pieces are widened where the device has none of its own. */
-const DEFAULT_UNIT_BYTES = 65536;
+const CHUNK_BYTES = 1 * 2 ** 20;
 /** Stretch whose holes are asked for at a time. */
 const WINDOW_BYTES = 16 * 2 ** 30;
-const PROGRESS_MS = 250;
-
-const writeFileAt = promisify(write);
-const closeFile = promisify(close);
 
 /** The device of a name, with its bytes. */
 async function openDevice(session: Session, name: string): Promise<BlockDevice> {
@@ -128,13 +111,6 @@ export function writeDevice(
     const count = await writeStream(device, { from, to }, input);
     await device.flush();
     return count;
-  });
-}
-
-function pastEnd(device: BlockDevice, from: number, bytes: number | undefined): SpaceError {
-  const what = bytes === undefined ? "the input does not end there" : `${bytes} bytes at ${from} do not fit`;
-  return new SpaceError(`${device.name} ends at ${device.sizeBytes} bytes: ${what}`, {
-    hint: "make the device larger (udm thin resize), or write less",
   });
 }
 
@@ -250,139 +226,6 @@ async function importStream(device: BlockDevice, input: NodeJS.ReadableStream): 
   return bytes;
 }
 
-interface Image extends AsyncDisposable {
-  /** As long as the file, whatever that is. */
-  readonly sizeBytes: number;
-  readonly device: FileDevice;
-  /** Bytes behind the last whole sector. */
-  readonly tail: Buffer;
-}
-
-/** A file of any length: its whole sectors as a device, the rest apart. */
-function openImage(path: string): Image {
-  const device = FileDevice.open(path, { readOnly: true });
-  const sizeBytes = device.isBlockDevice ? device.sizeBytes : statSync(path).size;
-  const tail = Buffer.alloc(sizeBytes - device.sizeBytes);
-  if (tail.length > 0) readTail(path, tail, device.sizeBytes);
-  return { sizeBytes, device, tail, [Symbol.asyncDispose]: () => device.close() };
-}
-
-function readTail(path: string, tail: Buffer, position: number): void {
-  const fd = openSync(path, constants.O_RDONLY);
-  try {
-    readSync(fd, tail, 0, tail.length, position);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-/** Makes the device equal to the image and zeros behind it. @returns bytes that were written as data */
-async function copyIn(device: BlockDevice, image: Image, progress: Progress | undefined): Promise<number> {
-  const unit = Math.max(device.discardGranularityBytes, DEFAULT_UNIT_BYTES);
-  const whole = image.device.sizeBytes;
-  const report = reporter(progress, image.sizeBytes);
-  let dataBytes = 0;
-  let at = 0;
-  const pipe = new Pipe();
-  for await (const { from, to } of dataStretches(image.device, { from: 0, to: whole }, unit)) {
-    await clear(device, at, from);
-    for (let offset = from; offset < to; ) {
-      const end = Math.min(to, nextBorder(offset));
-      const start = offset;
-      await pipe.run(
-        () => readPiece(image.device, start, end),
-        (piece) => device.write(start, piece),
-      );
-      report(start);
-      dataBytes += end - offset;
-      offset = end;
-    }
-    at = to;
-  }
-  await pipe.end();
-  if (image.tail.length > 0) {
-    await clear(device, at, whole);
-    const last = Buffer.alloc(SECTOR_BYTES);
-    image.tail.copy(last);
-    await device.write(whole, last);
-    at = whole + SECTOR_BYTES;
-    dataBytes += image.tail.length;
-  }
-  await clear(device, at, device.sizeBytes);
-  report(image.sizeBytes, true);
-  return dataBytes;
-}
-
-/** Two pieces under way: one is read while the other is written. */
-class Pipe {
-  #writing: Promise<void> = Promise.resolve();
-
-  async run(read: () => Promise<Buffer>, put: (piece: Buffer) => Promise<void>): Promise<void> {
-    const [piece] = await Promise.all([read(), this.#writing]);
-    this.#writing = put(piece);
-    this.#writing.catch(() => {});
-  }
-
-  async end(): Promise<void> {
-    await this.#writing;
-  }
-}
-
-/** Stretches that hold data, widened to whole units and joined where they meet. */
-async function* dataStretches(device: BlockDevice, range: Range, unit: number): AsyncGenerator<Range> {
-  let last: { from: number; to: number } | undefined;
-  for (let window = range.from; window < range.to; window += WINDOW_BYTES) {
-    const length = Math.min(WINDOW_BYTES, range.to - window);
-    for (const extent of await device.extents(window, length)) {
-      if (extent.kind === "zeros") continue;
-      const from = Math.max(range.from, floorTo(extent.offset, unit));
-      const to = Math.min(range.to, ceilTo(extent.offset + extent.length, unit));
-      if (last !== undefined && from <= last.to) last.to = Math.max(last.to, to);
-      else {
-        if (last !== undefined) yield last;
-        last = { from, to };
-      }
-    }
-  }
-  if (last !== undefined) yield last;
-}
-
-/** Makes a stretch read as zeros, touching only what does not yet. */
-async function clear(device: BlockDevice, from: number, to: number): Promise<void> {
-  for (let window = from; window < to; window += WINDOW_BYTES) {
-    for (const extent of await device.extents(window, Math.min(WINDOW_BYTES, to - window))) {
-      if (extent.kind === "data") await device.writeZeroes(extent.offset, extent.length);
-    }
-  }
-}
-
-/** Reads both again. @throws IoError EIO at the first difference */
-async function verify(device: BlockDevice, image: Image, { otherName }: { readonly otherName: string }): Promise<void> {
-  const whole = image.device.sizeBytes;
-  for (let at = 0; at < whole; ) {
-    const end = Math.min(whole, nextBorder(at));
-    const [ours, theirs] = await Promise.all([readPiece(device, at, end), readPiece(image.device, at, end)]);
-    if (!ours.equals(theirs)) throw different(device.name, otherName, at + firstDifference(ours, theirs));
-    at = end;
-  }
-  if (image.tail.length > 0) {
-    const ours = await readPiece(device, whole, whole + image.tail.length);
-    if (!ours.equals(image.tail)) throw different(device.name, otherName, whole + firstDifference(ours, image.tail));
-  }
-}
-
-function firstDifference(left: Buffer, right: Buffer): number {
-  let at = 0;
-  while (left[at] === right[at]) at++;
-  return at;
-}
-
-function different(left: string, right: string, at: number): IoError {
-  return new IoError("EIO", `${left} and ${right} differ at byte ${at}`, {
-    hint: "did somebody write to one of them meanwhile? try again",
-  });
-}
-
 export function exportDevice(
   core: Core,
   name: string,
@@ -409,93 +252,6 @@ export function exportDevice(
     }
     return { bytes: range.to, dataBytes, verified: options.verify === true };
   });
-}
-
-/** A sparse file, or a whole block device. */
-async function copyOut(device: BlockDevice, path: string, progress: Progress | undefined): Promise<number> {
-  const present = statSync(path, { throwIfNoEntry: false });
-  if (present?.isBlockDevice() === true) return copyToBlockDevice(device, path, progress);
-  if (present !== undefined && !present.isFile()) {
-    throw new StateError("EINVAL", `${path} is neither a regular file nor a block device`, {
-      hint: "give a new file's name",
-    });
-  }
-  // A file that something stands on must not be overwritten under it.
-  if (present !== undefined) new Claims().claim({ path, role: "exported image" }).release();
-  const fd = openTarget(path);
-  const report = reporter(progress, device.sizeBytes);
-  let dataBytes = 0;
-  try {
-    ftruncateSync(fd, 0);
-    ftruncateSync(fd, device.sizeBytes);
-    const pipe = new Pipe();
-    for await (const { from, to } of dataStretches(device, { from: 0, to: device.sizeBytes }, SECTOR_BYTES)) {
-      for (let offset = from; offset < to; ) {
-        const end = Math.min(to, nextBorder(offset));
-        const start = offset;
-        await pipe.run(
-          () => readPiece(device, start, end),
-          (piece) => writeWhole(fd, piece, start, path),
-        );
-        report(start);
-        dataBytes += end - offset;
-        offset = end;
-      }
-    }
-    await pipe.end();
-  } catch (error) {
-    await closeFile(fd);
-    throw systemError(error, `${path}: cannot be written`);
-  }
-  await closeFile(fd);
-  report(device.sizeBytes, true);
-  return dataBytes;
-}
-
-function openTarget(path: string): number {
-  try {
-    return openSync(path, constants.O_RDWR | constants.O_CREAT, 0o660);
-  } catch (error) {
-    throw systemError(error, `${path}: cannot be written`);
-  }
-}
-
-async function writeWhole(fd: number, piece: Buffer, position: number, path: string): Promise<void> {
-  for (let done = 0; done < piece.length; ) {
-    const { bytesWritten } = await writeFileAt(fd, piece, done, piece.length - done, position + done);
-    if (bytesWritten === 0) throw new IoError("EIO", `${path}: nothing could be written at ${position + done}`);
-    done += bytesWritten;
-  }
-}
-
-async function copyToBlockDevice(device: BlockDevice, path: string, progress: Progress | undefined): Promise<number> {
-  using _claim = new Claims().claim({ path, role: "export" });
-  await using target = FileDevice.open(path);
-  if (target.sizeBytes < device.sizeBytes) throw pastEnd(target, 0, device.sizeBytes);
-  const report = reporter(progress, device.sizeBytes);
-  let dataBytes = 0;
-  let at = 0;
-  const pipe = new Pipe();
-  for await (const { from, to } of dataStretches(device, { from: 0, to: device.sizeBytes }, SECTOR_BYTES)) {
-    if (from > at) await target.writeZeroes(at, from - at);
-    for (let offset = from; offset < to; ) {
-      const end = Math.min(to, nextBorder(offset));
-      const start = offset;
-      await pipe.run(
-        () => readPiece(device, start, end),
-        (piece) => target.write(start, piece),
-      );
-      report(start);
-      dataBytes += end - offset;
-      offset = end;
-    }
-    at = to;
-  }
-  await pipe.end();
-  if (at < device.sizeBytes) await target.writeZeroes(at, device.sizeBytes - at);
-  await target.flush();
-  report(device.sizeBytes, true);
-  return dataBytes;
 }
 
 // Discards
@@ -555,24 +311,6 @@ async function discardZeroes(device: BlockDevice, range: Range, unit: number): P
       }
     }
   }
-}
-
-function reporter(progress: Progress | undefined, total: number): (done: number, isEnd?: boolean) => void {
-  let last = 0;
-  return (done, isEnd = false) => {
-    const now = performance.now();
-    if (progress === undefined || (!isEnd && now - last < PROGRESS_MS)) return;
-    last = now;
-    progress(done, total);
-  };
-}
-
-function floorTo(value: number, unit: number): number {
-  return Math.floor(value / unit) * unit;
-}
-
-function ceilTo(value: number, unit: number): number {
-  return Math.ceil(value / unit) * unit;
 }
 
 /** A stream that stands for `-`; who calls gives it. */

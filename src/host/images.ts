@@ -1,0 +1,322 @@
+/**
+ * Whole images in and out of devices, holes kept as holes.
+ *
+ * Bytes go through one buffer that stays in the processor's cache, read and written at once on this thread: measured,
+ * that moves twice as much as larger pieces with reading and writing on two threads, and more than copy_file_range. Pieces
+ * lie on the device's own blocks, so that a thin device gets whole ones. What is zero in the source is not written, and
+ * finding that out costs nothing where it is not: one look at the first bytes of a block.
+ */
+import { closeSync, constants, ftruncateSync, openSync, readSync, statSync, writeSync } from "node:fs";
+import { IoError, SpaceError, StateError } from "../errors/index.js";
+import { type BlockDevice, Claims, FileDevice, systemError } from "../io/index.js";
+import { SECTOR_BYTES } from "../units/index.js";
+import type { Progress } from "./host.js";
+
+/** Fits the second-level cache of most processors; larger than this only where a device's blocks are. */
+const PIECE_BYTES = 512 * 1024;
+const MAX_PIECE_BYTES = 4 * 2 ** 20;
+/** Unit to which pieces are widened where the device has none of its own. */
+const DEFAULT_UNIT_BYTES = 65536;
+/** What file systems keep holes in. */
+const FILE_UNIT_BYTES = 4096;
+/** Stretch whose holes are asked for at a time. */
+const WINDOW_BYTES = 16 * 2 ** 30;
+const PROGRESS_MS = 250;
+/** Longest time without a turn for signals and timers. */
+const TURN_MS = 20;
+const NEW_FILE_MODE = 0o660;
+
+export interface Image extends AsyncDisposable {
+  /** As long as the file, whatever that is. */
+  readonly sizeBytes: number;
+  readonly device: FileDevice;
+  /** Bytes behind the last whole sector. */
+  readonly tail: Buffer;
+}
+
+interface Range {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Where an image goes. */
+interface Sink {
+  /** The buffer is used again once this resolves. */
+  write(offset: number, piece: Buffer): Promise<void> | void;
+  /** [from, to) reads as zeros in the source. Called before and behind what is written next. */
+  zeros(from: number, to: number, when: "before" | "behind"): Promise<void> | void;
+}
+
+/** A file of any length: its whole sectors as a device, the rest apart. */
+export function openImage(path: string): Image {
+  const device = FileDevice.open(path, { readOnly: true });
+  const sizeBytes = device.isBlockDevice ? device.sizeBytes : statSync(path).size;
+  const tail = Buffer.alloc(sizeBytes - device.sizeBytes);
+  if (tail.length > 0) readTail(path, tail, device.sizeBytes);
+  return { sizeBytes, device, tail, [Symbol.asyncDispose]: () => device.close() };
+}
+
+function readTail(path: string, tail: Buffer, position: number): void {
+  const fd = openSync(path, constants.O_RDONLY);
+  try {
+    readSync(fd, tail, 0, tail.length, position);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Makes the device equal to the image and zeros behind it; nothing is flushed. @returns bytes that were written as data */
+export async function copyIn(device: BlockDevice, image: Image, progress: Progress | undefined): Promise<number> {
+  const whole = image.device.sizeBytes;
+  const report = reporter(progress, image.sizeBytes);
+  const unit = Math.max(device.discardGranularityBytes, DEFAULT_UNIT_BYTES);
+  const sink: Sink = {
+    write: (offset, piece) => device.write(offset, piece),
+    // Before, because what is freed may be needed for what comes; behind, because a block that was new for its neighbour
+    // reaches into the zeros where units and blocks do not agree, and then holds whatever the pool leaves in new blocks.
+    zeros: (from, to) => clear(device, from, to),
+  };
+  let dataBytes = await copyData(image.device, { from: 0, to: whole }, { unit, sink, report });
+  let at = whole;
+  if (image.tail.length > 0) {
+    const last = Buffer.alloc(SECTOR_BYTES);
+    image.tail.copy(last);
+    await device.write(whole, last);
+    at += SECTOR_BYTES;
+    dataBytes += image.tail.length;
+  }
+  await clear(device, at, device.sizeBytes);
+  report(image.sizeBytes, true);
+  return dataBytes;
+}
+
+/** To a sparse file, which is made or overwritten, or to a whole block device, which is flushed. @returns bytes written as data */
+export async function copyOut(device: BlockDevice, path: string, progress: Progress | undefined): Promise<number> {
+  const present = statSync(path, { throwIfNoEntry: false });
+  if (present?.isBlockDevice() === true) return copyToBlockDevice(device, path, progress);
+  if (present !== undefined && !present.isFile()) {
+    throw new StateError("EINVAL", `${path} is neither a regular file nor a block device`, {
+      hint: "give a new file's name",
+    });
+  }
+  // A file that something stands on must not be overwritten under it.
+  if (present !== undefined) new Claims().claim({ path, role: "exported image" }).release();
+  const report = reporter(progress, device.sizeBytes);
+  const fd = openTarget(path);
+  let dataBytes: number;
+  try {
+    ftruncateSync(fd, 0);
+    ftruncateSync(fd, device.sizeBytes);
+    const sink: Sink = { write: (offset, piece) => writeWhole(fd, piece, offset, path), zeros: () => {} };
+    const range = { from: 0, to: device.sizeBytes };
+    dataBytes = await copyData(device, range, { unit: FILE_UNIT_BYTES, sink, report });
+  } catch (error) {
+    closeSync(fd);
+    throw systemError(error, `${path}: cannot be written`);
+  }
+  closeSync(fd);
+  report(device.sizeBytes, true);
+  return dataBytes;
+}
+
+async function copyToBlockDevice(device: BlockDevice, path: string, progress: Progress | undefined): Promise<number> {
+  using _claim = new Claims().claim({ path, role: "export" });
+  await using target = FileDevice.open(path);
+  if (target.sizeBytes < device.sizeBytes) throw pastEnd(target, 0, device.sizeBytes);
+  const report = reporter(progress, device.sizeBytes);
+  const sink: Sink = {
+    write: (offset, piece) => target.write(offset, piece),
+    zeros: (from, to, when) => (when === "before" ? target.writeZeroes(from, to - from) : undefined),
+  };
+  const range = { from: 0, to: device.sizeBytes };
+  const dataBytes = await copyData(device, range, { unit: DEFAULT_UNIT_BYTES, sink, report });
+  await target.flush();
+  report(device.sizeBytes, true);
+  return dataBytes;
+}
+
+export function pastEnd(device: BlockDevice, from: number, bytes: number | undefined): SpaceError {
+  const what = bytes === undefined ? "the input does not end there" : `${bytes} bytes at ${from} do not fit`;
+  return new SpaceError(`${device.name} ends at ${device.sizeBytes} bytes: ${what}`, {
+    hint: "make the device larger (udm thin resize), or write less",
+  });
+}
+
+/** Gives a sink what a source holds, in order; every byte of the range goes to `write` or to `zeros`. @returns bytes written */
+async function copyData(
+  source: BlockDevice,
+  range: Range,
+  { unit, sink, report }: { readonly unit: number; readonly sink: Sink; readonly report: (done: number) => void },
+): Promise<number> {
+  const pieceBytes = pieceBytesFor(unit);
+  const buffer = Buffer.allocUnsafeSlow(pieceBytes);
+  const turn = turnTaker();
+  let dataBytes = 0;
+  let at = range.from;
+  const put = async (offset: number, piece: Buffer) => {
+    const gap = at;
+    at = offset + piece.length;
+    dataBytes += piece.length;
+    if (gap < offset) await sink.zeros(gap, offset, "before");
+    await sink.write(offset, piece);
+    if (gap < offset) await sink.zeros(gap, offset, "behind");
+  };
+  for await (const { from, to } of dataStretches(source, range, unit)) {
+    for (let offset = from; offset < to; offset += pieceBytes) {
+      const piece = buffer.subarray(0, Math.min(pieceBytes, to - offset));
+      await source.read(offset, piece);
+      for (const { from: begin, to: end } of nonZero(piece, unit))
+        await put(offset + begin, piece.subarray(begin, end));
+      report(offset);
+      await turn();
+    }
+  }
+  if (at < range.to) {
+    await sink.zeros(at, range.to, "before");
+    await sink.zeros(at, range.to, "behind");
+  }
+  return dataBytes;
+}
+
+/** Whole units, about as many as suit the processor's cache. */
+function pieceBytesFor(unit: number): number {
+  return Math.min(Math.max(unit, floorTo(PIECE_BYTES, unit)), MAX_PIECE_BYTES);
+}
+
+/** Runs of units that are not all zeros. A unit larger than the piece is judged in parts. */
+function nonZero(piece: Buffer, unit: number): readonly Range[] {
+  const found: { from: number; to: number }[] = [];
+  for (let from = 0; from < piece.length; from += unit) {
+    const to = Math.min(from + unit, piece.length);
+    if (isZero(piece, from, to)) continue;
+    const last = found.at(-1);
+    if (last?.to === from) last.to = to;
+    else found.push({ from, to });
+  }
+  return found;
+}
+
+const ZEROS = Buffer.alloc(DEFAULT_UNIT_BYTES);
+
+function isZero(piece: Buffer, from: number, to: number): boolean {
+  if (piece[from] !== 0) return false;
+  for (let at = from; at < to; at += ZEROS.length) {
+    const end = Math.min(at + ZEROS.length, to);
+    if (piece.compare(ZEROS, 0, end - at, at, end) !== 0) return false;
+  }
+  return true;
+}
+
+/** Stretches that hold data, widened to whole units and joined where they meet. */
+export async function* dataStretches(device: BlockDevice, range: Range, unit: number): AsyncGenerator<Range> {
+  let last: { from: number; to: number } | undefined;
+  for (let window = range.from; window < range.to; window += WINDOW_BYTES) {
+    const length = Math.min(WINDOW_BYTES, range.to - window);
+    for (const extent of await device.extents(window, length)) {
+      if (extent.kind === "zeros") continue;
+      const from = Math.max(range.from, floorTo(extent.offset, unit));
+      const to = Math.min(range.to, ceilTo(extent.offset + extent.length, unit));
+      if (last !== undefined && from <= last.to) last.to = Math.max(last.to, to);
+      else {
+        if (last !== undefined) yield last;
+        last = { from, to };
+      }
+    }
+  }
+  if (last !== undefined) yield last;
+}
+
+/** Makes a stretch read as zeros, touching only what does not yet. */
+export async function clear(device: BlockDevice, from: number, to: number): Promise<void> {
+  for (let window = from; window < to; window += WINDOW_BYTES) {
+    for (const extent of await device.extents(window, Math.min(WINDOW_BYTES, to - window))) {
+      if (extent.kind === "data") await device.writeZeroes(extent.offset, extent.length);
+    }
+  }
+}
+
+/** Reads both again. @throws IoError EIO at the first difference */
+export async function verify(
+  device: BlockDevice,
+  image: Image,
+  { otherName }: { readonly otherName: string },
+): Promise<void> {
+  const whole = image.device.sizeBytes;
+  const ours = Buffer.allocUnsafeSlow(PIECE_BYTES);
+  const theirs = Buffer.allocUnsafeSlow(PIECE_BYTES);
+  const turn = turnTaker();
+  for (let at = 0; at < whole; at += PIECE_BYTES) {
+    const length = Math.min(PIECE_BYTES, whole - at);
+    const [left, right] = [ours.subarray(0, length), theirs.subarray(0, length)];
+    await device.read(at, left);
+    await image.device.read(at, right);
+    if (!left.equals(right)) throw different(device.name, otherName, at + firstDifference(left, right));
+    await turn();
+  }
+  if (image.tail.length > 0) {
+    const last = Buffer.alloc(SECTOR_BYTES);
+    await device.read(whole, last);
+    const left = last.subarray(0, image.tail.length);
+    if (!left.equals(image.tail)) throw different(device.name, otherName, whole + firstDifference(left, image.tail));
+  }
+}
+
+function firstDifference(left: Buffer, right: Buffer): number {
+  let at = 0;
+  while (left[at] === right[at]) at++;
+  return at;
+}
+
+function different(left: string, right: string, at: number): IoError {
+  return new IoError("EIO", `${left} and ${right} differ at byte ${at}`, {
+    hint: "did somebody write to one of them meanwhile? try again",
+  });
+}
+
+function openTarget(path: string): number {
+  try {
+    return openSync(path, constants.O_RDWR | constants.O_CREAT, NEW_FILE_MODE);
+  } catch (error) {
+    throw systemError(error, `${path}: cannot be written`);
+  }
+}
+
+function writeWhole(fd: number, piece: Buffer, position: number, path: string): void {
+  for (let done = 0; done < piece.length; ) {
+    const count = writeSync(fd, piece, done, piece.length - done, position + done);
+    if (count === 0) throw new IoError("EIO", `${path}: nothing could be written at ${position + done}`);
+    done += count;
+  }
+}
+
+function reporter(progress: Progress | undefined, total: number): (done: number, isEnd?: boolean) => void {
+  let last = 0;
+  return (done, isEnd = false) => {
+    const now = performance.now();
+    if (progress === undefined || (!isEnd && now - last < PROGRESS_MS)) return;
+    last = now;
+    progress(done, total);
+  };
+}
+
+/** Work that never waits keeps signals and timers waiting; now and then it lets them have a turn. */
+function turnTaker(): () => Promise<void> | undefined {
+  let last = performance.now();
+  return () => {
+    if (performance.now() - last < TURN_MS) return undefined;
+    return new Promise((resolve) => {
+      setImmediate(() => {
+        last = performance.now();
+        resolve();
+      });
+    });
+  };
+}
+
+export function floorTo(value: number, unit: number): number {
+  return Math.floor(value / unit) * unit;
+}
+
+export function ceilTo(value: number, unit: number): number {
+  return Math.ceil(value / unit) * unit;
+}
