@@ -25,6 +25,7 @@ import {
   Position,
   remove,
   removeRun,
+  type Tree,
   valueOffset,
   walkLeaves,
 } from "../persistent-data/index.js";
@@ -83,6 +84,16 @@ export interface MetadataOptions {
 export interface MetadataRoots {
   readonly mappingRoot: number;
   readonly detailsRoot: number;
+}
+
+export interface ReadableTrees {
+  /** Device id -> root of its mapping tree. */
+  readonly devices: Tree;
+  readonly deviceRoot: number;
+  readonly mappings: Tree;
+  readonly metadataBlocks: number;
+  /** Behind the last data block that a mapping may name. */
+  readonly dataBlocks: number;
 }
 
 const MAX_RESERVE_BLOCKS = 4096;
@@ -451,6 +462,18 @@ export class ThinMetadata {
       return true;
     });
     if (wantsMore && runCount > 0) visit(runVirtual, runData, runTime, runCount);
+  }
+
+  /** The trees behind the queries, for walks that see more than one device. They are only read, and before the next change. */
+  treesForReading(roots: MetadataRoots = this.#store): ReadableTrees {
+    const { trees, dataMap } = this.#store;
+    return {
+      devices: trees.devices,
+      deviceRoot: roots.mappingRoot,
+      mappings: trees.mappings,
+      metadataBlocks: this.metadataBlocks,
+      dataBlocks: dataMap.nrLiveBlocks,
+    };
   }
 
   // --- the pool as a whole ---

@@ -34,12 +34,15 @@ export interface PoolOptions {
   readonly noSpaceTimeoutMs?: number;
   /** Longest time a change stays uncommitted while nobody flushes. Default 1000, 0: for ever. */
   readonly commitPeriodMs?: number;
+  /** Several operations are to be one transaction: nothing is committed but by `commitHeld`. */
+  readonly holdsCommits?: boolean;
 }
 
 const NO_SPACE_TIMEOUT_MS = 60_000;
 const COMMIT_PERIOD_MS = 1000;
 const MAX_METADATA_LOW_WATER = 1024;
 const SECTOR_BYTES = 512;
+const SUPERBLOCK_BYTES = 4096;
 /** Modes in order of health; from out-of-metadata-space on, metadata does not change. */
 const MODE_ORDER: readonly PoolMode[] = ["write", "out-of-data-space", "out-of-metadata-space", "read-only", "fail"];
 
@@ -67,6 +70,7 @@ export class Pool {
   #isSuspended = true;
   #isClosed = false;
   #needsCheckUnsaved = false;
+  #hasHeldChanges = false;
   readonly #thins = new Set<ThinDevice>();
   readonly #spaceWaiters: Waiter[] = [];
   readonly #resumeWaiters: (() => void)[] = [];
@@ -186,6 +190,11 @@ export class Pool {
   /** Commits what is to be committed; the devices below stay open. May be called twice. */
   async close(): Promise<void> {
     if (this.#isClosed) return;
+    if (this.#hasHeldChanges) {
+      throw new StateError("EBUSY", `${this.name}: the pool has changes that are held back`, {
+        hint: "it cannot be taken away together with them: do that in a step of its own",
+      });
+    }
     this.#isSuspended = true;
     this.#failSpaceWaiters(new IoError("EIO", `${this.name}: the pool was closed while a write waited for space`));
     await this.#untilDrained();
@@ -202,6 +211,33 @@ export class Pool {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** Closes without a commit: what was done since the last one never happened. No request is under way. */
+  abandon(): void {
+    this.#isSuspended = true;
+    this.#isClosed = true;
+    this.#hasHeldChanges = false;
+    clearTimeout(this.#noSpaceTimer);
+    clearTimeout(this.#commitTimer);
+  }
+
+  /** There is something that only `commitHeld` will commit. */
+  get hasHeldChanges(): boolean {
+    return this.#hasHeldChanges;
+  }
+
+  /** Commits what was held back, and goes on holding. @throws IoError EIO */
+  async commitHeld(): Promise<void> {
+    this.#hasHeldChanges = false;
+    await this.#commit();
+  }
+
+  /** The block that a commit replaces, as it is on the device. */
+  committedSuperblock(): Uint8Array {
+    const bytes = new Uint8Array(SUPERBLOCK_BYTES);
+    this.#metadataDevice.sync!.read(0, bytes);
+    return bytes;
   }
 
   /** What the next opening of the same pool should know. */
@@ -308,6 +344,7 @@ export class Pool {
   change<T>(operation: string, run: () => T): T {
     try {
       const result = run();
+      if (this.#options.holdsCommits === true) this.#hasHeldChanges = true;
       this.#armCommitTimer();
       return result;
     } catch (error) {
@@ -323,6 +360,11 @@ export class Pool {
 
   /** Flushes the data device, then commits. When it resolves, everything mapped before is durable. @throws IoError EIO */
   async commit(): Promise<void> {
+    if (this.#options.holdsCommits === true && this.canChangeMetadata) return;
+    await this.#commit();
+  }
+
+  async #commit(): Promise<void> {
     await this.untilCommitted();
     if (!this.canChangeMetadata) {
       throw new IoError("EIO", `${this.name}: the pool is in ${this.#mode} mode, nothing can be committed`, {

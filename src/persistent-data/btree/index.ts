@@ -5,6 +5,7 @@ export {
   childAt,
   isLeaf,
   keyAt,
+  lowerBound,
   maxEntriesFor,
   maxEntriesOf,
   NODE_HEADER,
