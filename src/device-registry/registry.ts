@@ -46,6 +46,8 @@ export interface RegistryOptions {
   readonly log?: (line: string) => void;
   readonly noSpaceTimeoutMs?: number;
   readonly cacheBlocks?: number;
+  /** Pools commit only when they are told to: by `commitHeld` of each. */
+  readonly holdsCommits?: boolean;
 }
 
 interface Opened {
@@ -65,6 +67,9 @@ export interface TargetStatus {
 
 export class Registry {
   readonly #records = new Map<string, DeviceRecord>();
+  readonly #nameOfMinor = new Map<number, string>();
+  /** In byte order; made again when a name comes or goes. */
+  #sortedNames: readonly string[] | undefined;
   readonly #opened = new Map<number, Opened>();
   readonly #below: Below;
   readonly #log: (line: string) => void;
@@ -74,14 +79,15 @@ export class Registry {
     this.#options = options;
     this.#below = options.below;
     this.#log = options.log ?? (() => {});
-    for (const record of options.devices) this.#records.set(record.name, record);
+    for (const record of options.devices) this.#put(record.name, record);
   }
 
   // What there is
 
   /** All records, in byte order of their names. */
   records(): readonly DeviceRecord[] {
-    return [...this.#records.values()].sort((left, right) => compareNames(left.name, right.name));
+    this.#sortedNames ??= [...this.#records.keys()].sort(compareNames);
+    return this.#sortedNames.map((name) => this.#records.get(name)!);
   }
 
   /** @throws StateError ENXIO */
@@ -100,7 +106,7 @@ export class Registry {
     const number = new RegExp(`^0*${MAPPED_MAJOR}:(\\d+)$`).exec(text);
     if (number !== null) {
       const minor = Number(number[1]);
-      return this.records().find((each) => each.minor === minor);
+      return this.#records.get(this.#nameOfMinor.get(minor) ?? "");
     }
     return this.#records.get(name) ?? this.#records.get(unmangle(name));
   }
@@ -194,7 +200,7 @@ export class Registry {
       eventNr: 0,
       deferredRemove: false,
     };
-    this.#records.set(name, record);
+    this.#put(name, record);
     return record;
   }
 
@@ -222,7 +228,7 @@ export class Registry {
     await closeAll(opened?.inactive ?? [], opened?.pool);
     if (opened !== undefined) opened.inactive = undefined;
     const { inactive: _dropped, ...rest } = record;
-    this.#records.set(record.name, rest);
+    this.#put(record.name, rest);
   }
 
   async suspend(name: string, options: { readonly noflush?: boolean } = {}): Promise<void> {
@@ -282,7 +288,7 @@ export class Registry {
     await closeAll(old, opened.pool);
     if (wasPool !== undefined && wasPool !== opened.pool) await wasPool.close();
     const { inactive: _taken, ...rest } = record;
-    this.#records.set(record.name, { ...rest, live: next.lines, readOnly: next.readOnly, suspended: true });
+    this.#put(record.name, { ...rest, live: next.lines, readOnly: next.readOnly, suspended: true });
     options.onSwapped?.();
     await this.#preResume(record, segments, true);
     opened.device.resume();
@@ -295,8 +301,8 @@ export class Registry {
     if (this.#records.has(name)) {
       throw new StateError("EBUSY", `the name '${name}' is in use`, { hint: "choose another name" });
     }
-    this.#records.delete(record.name);
-    this.#records.set(name, { ...record, name });
+    this.#drop(record.name);
+    this.#put(name, { ...record, name });
   }
 
   setUuid(name: string, text: string): void {
@@ -321,7 +327,7 @@ export class Registry {
       });
     }
     await this.#close(record);
-    this.#records.delete(record.name);
+    this.#drop(record.name);
   }
 
   /** Replaces the live table by errors of the same length, which lets go of all below. */
@@ -331,7 +337,7 @@ export class Registry {
     await this.#close(record);
     const line = { startSectors: 0, lengthSectors: tableSectors(record.live), type: "error", args: [] };
     const { inactive: _inactive, pool: _pool, ...rest } = record;
-    this.#records.set(record.name, { ...rest, live: [line], suspended: false });
+    this.#put(record.name, { ...rest, live: [line], suspended: false });
   }
 
   /** Changes what is only remembered: flags, event number, the pool's part. */
@@ -429,11 +435,35 @@ export class Registry {
     if (failures.length > 0) throw failures[0];
   }
 
+  /** What the open pools know goes into the records, as if they were closed. */
+  keepRuntimes(): void {
+    for (const { record, pool } of this.openPools()) this.#keepRuntime(record, pool.runtime());
+  }
+
+  /** Lets go of all that is open without a commit. */
+  abandon(): void {
+    for (const { pool } of this.openPools()) pool.abandon();
+    this.#opened.clear();
+  }
+
   // Inside
+
+  #put(name: string, record: DeviceRecord): void {
+    if (!this.#records.has(name)) this.#sortedNames = undefined;
+    this.#records.set(name, record);
+    this.#nameOfMinor.set(record.minor, name);
+  }
+
+  #drop(name: string): void {
+    const minor = this.#records.get(name)?.minor;
+    if (minor !== undefined && this.#nameOfMinor.get(minor) === name) this.#nameOfMinor.delete(minor);
+    this.#records.delete(name);
+    this.#sortedNames = undefined;
+  }
 
   #update(name: string, change: Partial<DeviceRecord>): void {
     const record = this.#records.get(name);
-    if (record !== undefined) this.#records.set(name, { ...record, ...change });
+    if (record !== undefined) this.#put(name, { ...record, ...change });
   }
 
   #refuseUuidInUse(uuid: string): void {
@@ -680,6 +710,7 @@ export class Registry {
       log: this.#log,
       noSpaceTimeoutMs: this.#options.noSpaceTimeoutMs,
       cacheBlocks: this.#options.cacheBlocks,
+      ...(this.#options.holdsCommits === undefined ? {} : { holdsCommits: this.#options.holdsCommits }),
     };
   }
 

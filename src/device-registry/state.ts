@@ -101,6 +101,15 @@ export type Intent =
       readonly pool: string;
       /** The new snapshot, which takes the place of the old device once it exists. */
       readonly newId: number;
+    }
+  /** Several operations at once: `next` is the state from the moment the pool's metadata is committed. */
+  | {
+      readonly kind: "batch";
+      readonly pool: string;
+      readonly metadata: string;
+      /** Digest of the superblock that the commit replaces. */
+      readonly superblock: string;
+      readonly next: State;
     };
 
 export interface MadeFile {
@@ -130,13 +139,18 @@ export function parseState(text: string): State {
       hint: "use the newer udm that wrote it",
     });
   }
-  const state: State = {
-    serial: top.count("serial"),
-    loops: top.list("loops", parseLoop),
-    devices: top.list("devices", parseDevice),
-    intents: top.list("intents", parseIntent),
-  };
+  const state = parseContent(top);
   top.end(["udm", "version"]);
+  return state;
+}
+
+function parseContent(from: Reader): State {
+  const state: State = {
+    serial: from.count("serial"),
+    loops: from.list("loops", parseLoop),
+    devices: from.list("devices", parseDevice),
+    intents: from.list("intents", parseIntent),
+  };
   unique(state.loops, "loops", (each) => each.number);
   unique(state.devices, "devices", (each) => each.name);
   unique(state.devices, "minors", (each) => each.minor);
@@ -250,6 +264,14 @@ function parseIntent(from: Reader): Intent {
       return { kind, pool };
     case "rollback":
       return { kind, pool, newId: from.count("newId") };
+    case "batch":
+      return {
+        kind,
+        pool,
+        metadata: from.text("metadata"),
+        superblock: from.text("superblock"),
+        next: from.object("next", parseContent),
+      };
     default:
       throw new Damage(`holds the kind '${kind}' at ${from.where}`);
   }

@@ -3,8 +3,11 @@
  * an earlier one left half done, and ends by following up: removals that waited for their last user, loop devices that
  * go with theirs, names of thin devices that the pools no longer have.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { StateFile } from "../device-registry/index.js";
-import { followUp } from "./follow-up.js";
+import { InvariantError, SpaceError } from "../errors/index.js";
+import type { FileLock } from "../io/index.js";
+import { followUp, followUpHeld } from "./follow-up.js";
 import { mend } from "./mend.js";
 import { Session } from "./session.js";
 
@@ -18,11 +21,30 @@ export interface CoreOptions {
   readonly onStep?: (step: string) => void;
 }
 
+/** How long pools stay open after a group, for the next one. */
+const REST_MS = 50;
+/** Others get their turn after this long, and this much time to take it: longer than they pause between two tries. */
+const LONGEST_HOLD_MS = 2000;
+const TURN_MS = 60;
+
+/** Operations that take place together, under one lock; the pools stay open between groups. */
+interface Group {
+  readonly lock: FileLock;
+  readonly session: Session;
+  readonly sinceMs: number;
+}
+
 export class Core {
   readonly runDir: string;
   readonly file: StateFile;
   readonly #options: CoreOptions;
   #queue: Promise<unknown> = Promise.resolve();
+  /** In use, or resting when no operation belongs to it. */
+  #group: Group | undefined;
+  #isInGroup = false;
+  /** An operation of the group failed half-way: it can only be undone. */
+  #isBroken = false;
+  #restTimer: NodeJS.Timeout | undefined;
 
   constructor(options: CoreOptions) {
     this.#options = options;
@@ -36,6 +58,7 @@ export class Core {
 
   /** Reads records only; opens nothing, waits for nobody. */
   async view<T>(run: (session: Session) => Promise<T> | T): Promise<T> {
+    if (this.#isInGroup) return this.change("view", run);
     const state = this.file.read();
     if (state.intents.length > 0) return this.change("mend", run);
     return run(this.#session(state));
@@ -43,25 +66,128 @@ export class Core {
 
   /** Runs alone: under the lock, with everything mended before and written afterwards. */
   change<T>(purpose: string, run: (session: Session) => Promise<T> | T): Promise<T> {
-    const turn = this.#queue.then(
-      () => this.#alone(purpose, run),
-      () => this.#alone(purpose, run),
-    );
+    return this.#inTurn(() => (this.#isInGroup ? this.#held(run) : this.#alone(purpose, run)));
+  }
+
+  /**
+   * What follows is one change, up to `commit` or `undo`: operations see what those before them did, and nothing is
+   * written. For operations on state and metadata; the pools must not be taken away, and no data is written.
+   */
+  begin(purpose: string): Promise<void> {
+    return this.#inTurn(async () => {
+      clearTimeout(this.#restTimer);
+      this.#group ??= await this.#openGroup(purpose);
+      this.#isInGroup = true;
+      this.#isBroken = false;
+    });
+  }
+
+  /** Makes the group true, all of it or, when it throws, nothing. The pools stay open for a moment. */
+  commit(): Promise<void> {
+    return this.#inTurn(async () => {
+      const group = this.#ownGroup();
+      try {
+        if (this.#isBroken) throw new InvariantError("a group with a failed operation cannot be committed");
+        await followUp(group.session);
+        await group.session.commitHeld();
+      } catch (error) {
+        await this.#drop(group);
+        throw error;
+      }
+      this.#isInGroup = false;
+      if (performance.now() - group.sinceMs > LONGEST_HOLD_MS) {
+        await this.#endRest();
+        await sleep(TURN_MS);
+      } else this.#restTimer = setTimeout(() => void this.#inTurn(() => this.#endRest()).catch(() => {}), REST_MS);
+    });
+  }
+
+  /** As if the group had never begun. */
+  undo(): Promise<void> {
+    return this.#inTurn(() => this.#drop(this.#ownGroup()));
+  }
+
+  /** Waits for the operation under way, if there is one. A group that was not committed never was. */
+  async close(): Promise<void> {
+    if (this.#isInGroup) await this.undo();
+    await this.#inTurn(() => this.#endRest());
+  }
+
+  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const turn = this.#queue.then(run, run);
     this.#queue = turn.catch(() => {});
     return turn;
   }
 
-  /** Waits for the operation under way, if there is one. */
-  async close(): Promise<void> {
-    await this.#queue;
+  #ownGroup(): Group {
+    if (this.#group === undefined || !this.#isInGroup) throw new InvariantError("no group has begun");
+    return this.#group;
+  }
+
+  async #openGroup(purpose: string): Promise<Group> {
+    const lock = await this.#lock(purpose);
+    try {
+      const state = this.file.read();
+      if (state.intents.length > 0) await mend(this.#session(state));
+      return { lock, session: this.#session(this.file.read(), true), sinceMs: performance.now() };
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
+  }
+
+  async #held<T>(run: (session: Session) => Promise<T> | T): Promise<T> {
+    const { session } = this.#ownGroup();
+    for (const { record, pool } of session.registry.openPools()) {
+      // What a transaction frees can be used again only after its commit.
+      const isScarce = pool.metadata.freeMetadataBlocks < 2 * pool.statusNow().metadataLowWaterBlocks;
+      if (isScarce && pool.hasHeldChanges) {
+        throw new SpaceError(`pool '${record.name}' has too little free metadata for one commit of all this`, {
+          hint: `udm pool resize ${record.name} --metadata-size, or do it in several steps`,
+        });
+      }
+    }
+    try {
+      const result = await run(session);
+      await followUpHeld(session);
+      return result;
+    } catch (error) {
+      this.#isBroken = true;
+      throw error;
+    }
+  }
+
+  async #drop(group: Group): Promise<void> {
+    this.#isInGroup = false;
+    this.#group = undefined;
+    try {
+      await group.session.abandon();
+    } finally {
+      group.lock.release();
+    }
+  }
+
+  /** Lets go of what was kept open after a group. */
+  async #endRest(): Promise<void> {
+    clearTimeout(this.#restTimer);
+    const group = this.#group;
+    if (group === undefined || this.#isInGroup) return;
+    this.#group = undefined;
+    try {
+      await group.session.close();
+    } finally {
+      group.lock.release();
+    }
+  }
+
+  #lock(purpose: string): Promise<FileLock> {
+    const { lockTimeoutMs } = this.#options;
+    return this.file.lock({ purpose, ...(lockTimeoutMs === undefined ? {} : { timeoutMs: lockTimeoutMs }) });
   }
 
   async #alone<T>(purpose: string, run: (session: Session) => Promise<T> | T): Promise<T> {
-    const { lockTimeoutMs } = this.#options;
-    using _lock = await this.file.lock({
-      purpose,
-      ...(lockTimeoutMs === undefined ? {} : { timeoutMs: lockTimeoutMs }),
-    });
+    await this.#endRest();
+    using _lock = await this.#lock(purpose);
     const session = this.#session(this.file.read());
     try {
       if (session.intents.length > 0) await mend(session);
@@ -89,12 +215,13 @@ export class Core {
     }
   }
 
-  #session(state: ReturnType<StateFile["read"]>): Session {
+  #session(state: ReturnType<StateFile["read"]>, isHeld = false): Session {
     return new Session(this.file, state, {
       log: (line) => this.log(line),
       noSpaceTimeoutMs: this.#options.noSpaceTimeoutMs,
       cacheBlocks: this.#options.cacheBlocks,
       onStep: this.#options.onStep ?? (() => {}),
+      isHeld,
     });
   }
 }

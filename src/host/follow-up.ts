@@ -10,6 +10,15 @@ export async function followUp(session: Session): Promise<void> {
   detachUnused(session);
 }
 
+/** Between operations that take place together: only what the next one could see. */
+export async function followUpHeld(session: Session): Promise<void> {
+  const isWaiting = session.registry
+    .records()
+    .some((record) => record.deferredRemove || thinsOf(record).some((thin) => thin.deleteWhenClosed));
+  if (isWaiting) await removeDeferred(session);
+  if (session.loops.some((loop) => loop.autoclear)) detachUnused(session);
+}
+
 async function removeDeferred(session: Session): Promise<void> {
   const { registry } = session;
   for (let again = true; again; ) {

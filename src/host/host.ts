@@ -348,6 +348,20 @@ export interface Host {
   // Inspection
   blockNodes(): Promise<readonly BlockNode[]>;
 
+  /**
+   * What follows is one change, up to `commit` or `undo`: operations see what those before them did, nothing is written,
+   * and other processes wait. Not for operations that write data, make files, or bring pools into being or away.
+   * @param purpose for the message of those who wait: `batch`
+   */
+  begin(purpose: string): Promise<void>;
+  /**
+   * All that was done since `begin`, or nothing of it when this rejects or the process ends. The pools stay open for a
+   * moment, for the next `begin`. @throws StateError EINVAL when more than one pool would change
+   */
+  commit(): Promise<void>;
+  /** As if nothing had been done since `begin`. */
+  undo(): Promise<void>;
+
   /** The commands of dmsetup, losetup and truncate that the operation called on it amounts to; nothing is changed. */
   readonly plan: HostPlans;
   close(): Promise<void>;

@@ -8,7 +8,7 @@ import { codeOf, messageOf } from "../errors/index.js";
 import type { Pool } from "../thin/index.js";
 import { followUp } from "./follow-up.js";
 import type { Session } from "./session.js";
-import { addThin, dropThin, hasDevice, thinLine, wipeSuperblock } from "./thin-records.js";
+import { addThin, digestOf, dropThin, hasDevice, readSuperblock, thinLine, wipeSuperblock } from "./thin-records.js";
 
 export async function mend(session: Session): Promise<void> {
   for (const intent of session.intents) {
@@ -17,8 +17,11 @@ export async function mend(session: Session): Promise<void> {
       session.log(`mended: ${intent.kind} of ${intent.pool}`);
     } catch (error) {
       session.log(`cannot mend ${intent.kind} of ${intent.pool}: ${messageOf(error)}`);
+      // Until it is known whether a batch took place, nothing else may.
+      const isBusy = codeOf(error) === "EBUSY" || codeOf(error) === "EACCES";
+      if (isBusy && intent.kind === "batch") throw error;
       // Somebody else may have the pool just now; other failures would come again for ever.
-      if (codeOf(error) === "EBUSY" || codeOf(error) === "EACCES") continue;
+      if (isBusy) continue;
     }
     session.fulfilled(intent);
   }
@@ -40,6 +43,12 @@ async function mendOne(session: Session, intent: Intent): Promise<void> {
       return finishDelete(session, intent);
     case "rollback":
       return undoRollback(session, intent);
+    case "batch": {
+      const superblock = await readSuperblock(session, intent.metadata);
+      if (digestOf(superblock) !== intent.superblock) await session.adopt(intent.next);
+      else await session.close();
+      return;
+    }
     case "resume":
       if (session.registry.find(intent.pool) !== undefined) await session.registry.resume(intent.pool);
       return;

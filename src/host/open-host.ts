@@ -136,6 +136,9 @@ export async function openHost(options: HostOptions): Promise<Host> {
       resizeThin: bound(planResizeThin),
       removeDevice: bound(planRemoveDevice),
     },
+    begin: (purpose) => core.begin(purpose),
+    commit: () => core.commit(),
+    undo: () => core.undo(),
     close: () => core.close(),
   };
 }

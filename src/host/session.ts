@@ -2,6 +2,9 @@
  * One operation: the state as it was read, what it opened, what it changes. A change is written by `save`; when an
  * operation fails, everything since the last `save` is forgotten, except what the pools themselves went through
  * meanwhile (modes, events), which is true whatever became of the request.
+ *
+ * A held session does several operations as one: they see what those before them did, and `commitHeld` makes all of it
+ * true at once. What decides is the commit of the pool's metadata, so only one pool may be changed.
  */
 import {
   type DeviceRecord,
@@ -13,7 +16,9 @@ import {
   type State,
   type StateFile,
 } from "../device-registry/index.js";
+import { StateError } from "../errors/index.js";
 import { LowDevices } from "./below.js";
+import { digestOf } from "./thin-records.js";
 
 export interface SessionOptions {
   readonly log: (line: string) => void;
@@ -21,6 +26,8 @@ export interface SessionOptions {
   readonly cacheBlocks: number | undefined;
   /** Called between the steps of operations that touch several things, with the step's name. For tests. */
   readonly onStep: (step: string) => void;
+  /** Nothing is written before `commitHeld`: neither the state nor the pools' metadata. */
+  readonly isHeld?: boolean;
 }
 
 export class Session {
@@ -81,17 +88,81 @@ export class Session {
 
   /** Writes the state when it differs from the file. */
   save(): void {
-    const state: State = {
-      serial: this.#saved.serial,
-      loops: this.#loops,
-      devices: this.#registry.records(),
-      intents: this.#intents,
-    };
+    if (this.#options.isHeld === true) return;
     // What is written is what a reader will find, in the same order of fields.
-    const next = parseState(formatState(state));
+    const next = parseState(formatState(this.#present()));
     if (JSON.stringify(next) === JSON.stringify(this.#saved)) return;
-    this.#saved = { ...next, serial: state.serial + 1 };
-    this.#file.write(this.#saved);
+    this.#write(next);
+  }
+
+  #present(): State {
+    const { serial } = this.#saved;
+    return { serial, loops: this.#loops, devices: this.#registry.records(), intents: this.#intents };
+  }
+
+  #write(state: State): void {
+    const written = { ...state, serial: this.#saved.serial + 1 };
+    this.#file.write(written);
+    this.#saved = written;
+  }
+
+  /**
+   * What was held back becomes true, all of it or, when it throws or is cut off, nothing.
+   * @throws StateError EINVAL when it changes more than one pool; IoError EIO
+   */
+  async commitHeld(): Promise<void> {
+    const changed = this.#registry.openPools().filter(({ pool }) => pool.hasHeldChanges);
+    const [only] = changed;
+    if (changed.length > 1) {
+      throw new StateError(
+        "EINVAL",
+        `more than one pool changes: ${changed.map(({ record }) => record.name).join(" ")}`,
+        {
+          hint: "one commit is of one pool; divide the batch by pools",
+        },
+      );
+    }
+    this.#registry.keepRuntimes();
+    if (only === undefined) {
+      const next = this.#present();
+      if (JSON.stringify(next) !== JSON.stringify(this.#saved)) this.#write(next);
+      return;
+    }
+    const { record, pool } = only;
+    const before = this.#saved;
+    const line = (record.live ?? record.inactive!.lines)[0]!;
+    const intent: Intent = {
+      kind: "batch",
+      pool: record.name,
+      metadata: line.args[0]!,
+      superblock: digestOf(pool.committedSuperblock()),
+      next: this.#present(),
+    };
+    this.#write({ ...before, intents: [...before.intents, intent] });
+    this.step("announced");
+    try {
+      await pool.commitHeld();
+    } catch (error) {
+      this.#write(before);
+      throw error;
+    }
+    this.step("committed");
+    this.#registry.keepRuntimes();
+    this.#write(this.#present());
+  }
+
+  /** Lets go of everything without a commit. */
+  async abandon(): Promise<void> {
+    this.#registry.abandon();
+    await this.#low.close();
+  }
+
+  /** Another state takes the place of this one: a batch turns out to have taken place. */
+  async adopt(state: State): Promise<void> {
+    await this.close();
+    this.#loops = state.loops;
+    this.#intents = state.intents;
+    this.#registry = this.#makeRegistry(state.devices);
   }
 
   /** Closes all that is open; pools commit and tell what they know. */
@@ -125,6 +196,7 @@ export class Session {
       log: this.#options.log,
       ...(this.#options.noSpaceTimeoutMs === undefined ? {} : { noSpaceTimeoutMs: this.#options.noSpaceTimeoutMs }),
       ...(this.#options.cacheBlocks === undefined ? {} : { cacheBlocks: this.#options.cacheBlocks }),
+      ...(this.#options.isHeld === true ? { holdsCommits: true } : {}),
     });
   }
 }

@@ -1,4 +1,5 @@
 /** What udm remembers of thin devices, and small dealings with their pools that several operations share. */
+import { createHash } from "node:crypto";
 import { type DeviceRecord, Registry, type ThinRecord } from "../device-registry/index.js";
 import { codeOf, StateError } from "../errors/index.js";
 import type { TargetLine } from "../targets/index.js";
@@ -7,6 +8,8 @@ import { bytesToSectors } from "../units/index.js";
 import type { Session } from "./session.js";
 
 const SUPERBLOCK_BYTES = 4096;
+/** Checksum and flags come first. */
+const SUPERBLOCK_HEAD_BYTES = 8;
 
 export function thinsOf(record: DeviceRecord): readonly ThinRecord[] {
   return record.pool?.thins ?? [];
@@ -72,12 +75,26 @@ export function hasDevice(pool: Pool, id: number): boolean {
   }
 }
 
+/** Of a pool's superblock without its checksum and its flags: differs after each commit that changed something. */
+export function digestOf(superblock: Uint8Array): string {
+  return createHash("sha256").update(superblock.subarray(SUPERBLOCK_HEAD_BYTES)).digest("hex");
+}
+
+/** The superblock as it is on the device, which no pool has open. */
+export async function readSuperblock(session: Session, number: string): Promise<Uint8Array> {
+  const bytes = new Uint8Array(SUPERBLOCK_BYTES);
+  await (await metadataDevice(session, number, { readOnly: true })).read(0, bytes);
+  return bytes;
+}
+
+async function metadataDevice(session: Session, number: string, mode: { readonly readOnly: boolean }) {
+  const mapped = session.registry.find(number);
+  return mapped === undefined ? session.low.open(number, mode) : session.registry.open(mapped.name);
+}
+
 /** Zeros over a pool's superblock; whatever it described is gone. */
 export async function wipeSuperblock(session: Session, number: string): Promise<void> {
-  const { registry } = session;
-  const mapped = registry.find(number);
-  const device =
-    mapped === undefined ? await session.low.open(number, { readOnly: false }) : await registry.open(mapped.name);
+  const device = await metadataDevice(session, number, { readOnly: false });
   await device.write(0, Buffer.alloc(SUPERBLOCK_BYTES));
   await device.flush();
 }

@@ -15,7 +15,7 @@ import { ceilTo, clear, copyIn, copyOut, dataStretches, floorTo, openImage, past
 import type { Session } from "./session.js";
 import { nameOwner, soleThinLine } from "./thin-records.js";
 
-const CHUNK_BYTES = 1 * 2 ** 20;
+const CHUNK_BYTES = 2 * 2 ** 20;
 /** Stretch whose holes are asked for at a time. */
 const WINDOW_BYTES = 16 * 2 ** 30;
 

@@ -73,6 +73,8 @@ export interface OpenContext {
   log(line: string): void;
   readonly noSpaceTimeoutMs: number | undefined;
   readonly cacheBlocks: number | undefined;
+  /** Pools commit only when they are told to. */
+  readonly holdsCommits?: boolean;
 }
 
 export interface OpenPool {

@@ -159,6 +159,7 @@ async function openPool(line: TargetLine, context: OpenContext): Promise<Target>
         onEvent: context.onEvent,
         ...(context.noSpaceTimeoutMs === undefined ? {} : { noSpaceTimeoutMs: context.noSpaceTimeoutMs }),
         ...(context.cacheBlocks === undefined ? {} : { cacheBlocks: context.cacheBlocks }),
+        ...(context.holdsCommits === undefined ? {} : { holdsCommits: context.holdsCommits }),
       });
     } catch (error) {
       if (!(error instanceof UdmError)) throw error;
