@@ -19,7 +19,7 @@ import {
   poolConfigOf,
   type TargetLine,
 } from "../targets/index.js";
-import { NO_FEATURES, type Pool, type PoolFeatures } from "../thin/index.js";
+import { eachUsedRun, NO_FEATURES, type PoolFeatures } from "../thin/index.js";
 import { bytesToSectors, SECTOR_BYTES } from "../units/index.js";
 import { LOOP_MAJOR } from "./below.js";
 import type { Core } from "./core.js";
@@ -468,29 +468,12 @@ export function poolMap(core: Core, name: string): Promise<PoolMap> {
   return core.change(`pool map ${name}`, async (session) => {
     const record = getPool(session, name);
     const { pool } = await session.registry.openPool(record.name);
-    const counts = mappingCounts(pool);
     const runs: { dataBlock: number; count: number; mappings: number }[] = [];
-    for (let block = 0; block < counts.length; block++) {
-      const mappings = counts[block]!;
-      const last = runs.at(-1);
-      if (mappings === 0) continue;
-      if (last !== undefined && last.mappings === mappings && last.dataBlock + last.count === block) last.count++;
-      else runs.push({ dataBlock: block, count: 1, mappings });
-    }
+    eachUsedRun(pool.metadata, (dataBlock, count, mappings) => {
+      runs.push({ dataBlock, count, mappings });
+    });
     return { totalBlocks: pool.metadata.dataBlocks, blockBytes: pool.blockBytes, runs };
   });
-}
-
-/** How many mappings of all devices each data block has. */
-function mappingCounts(pool: Pool): Uint32Array {
-  const counts = new Uint32Array(pool.metadata.dataBlocks);
-  for (const { id } of pool.metadata.listDevices()) {
-    pool.metadata.forEachMapping(id, 0, Number.POSITIVE_INFINITY, (_virtual, block, _time, count) => {
-      for (let each = block; each < block + count; each++) counts[each]!++;
-      return true;
-    });
-  }
-  return counts;
 }
 
 // Changing
