@@ -1,31 +1,36 @@
 /** The tree of devices: udm's loop and mapped devices, joined with the block devices of the machine. */
 import { type DeviceRecord, mangle, Registry, tableSectors } from "../device-registry/index.js";
 import { deviceNumber, identityOf } from "../io/index.js";
-import { machineBlockDevices } from "../loop/index.js";
+import { type MachineDevice, machineBlockDevices, machineDetails } from "../loop/index.js";
 import type { Pool } from "../thin/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import { LOOP_MAJOR } from "./below.js";
+import { blockLimits } from "./block-limits.js";
 import type { Core } from "./core.js";
-import type { BlockNode } from "./host.js";
+import type { BlockNode, BlockNodesRequest } from "./host.js";
 import { isMissing } from "./loops.js";
-import { stateOf } from "./pools.js";
 import type { Session } from "./session.js";
-import { findThin, isPoolRecord, soleThinLine, thinsOf } from "./thin-records.js";
+import { isPoolRecord, soleThinLine, thinsOf } from "./thin-records.js";
 
-export function blockNodes(core: Core): Promise<readonly BlockNode[]> {
-  const gather = async (session: Session) => [
-    ...machineNodes(),
-    ...loopNodes(session),
-    ...(await mappedNodes(session)),
-  ];
-  // Only pools have to be opened: what they hold is not in the state.
-  return core
-    .view((session) => session.registry.records().some(isPoolRecord))
-    .then((hasPools) => (hasPools ? core.change("lsblk", gather) : core.view(gather)));
+/** Reads records and /sys; pools are opened, and so claimed, only for `usage`. */
+export async function blockNodes(core: Core, request: BlockNodesRequest = {}): Promise<readonly BlockNode[]> {
+  const gather = async (session: Session) => {
+    const machine = machineBlockDevices({ all: request.all === true });
+    const nodes = [
+      ...machine.map((device) => machineNode(device, request)),
+      ...loopNodes(session),
+      ...(await mappedNodes(session, request)),
+    ];
+    return request.details === true ? withLimits(session, nodes) : nodes;
+  };
+  const opensPools =
+    request.usage === true && (await core.view((session) => session.registry.records().some(isPoolRecord)));
+  return opensPools ? core.change("lsblk", gather) : core.view(gather);
 }
 
-function machineNodes(): BlockNode[] {
-  return machineBlockDevices().map((device) => ({
+function machineNode(device: MachineDevice, request: BlockNodesRequest): BlockNode {
+  const details = request.details === true ? machineDetails(device) : undefined;
+  return {
     name: device.name,
     kname: device.kname,
     path: device.path,
@@ -37,15 +42,17 @@ function machineNodes(): BlockNode[] {
     mountpoints: device.mountpoints,
     owner: "machine",
     ...(device.backingFile === undefined ? {} : { backingFile: device.backingFile }),
+    ...(details === undefined ? {} : { details }),
+    ...(details?.state === undefined ? {} : { state: details.state }),
     parents: device.parents,
-  }));
+  };
 }
 
 function loopNodes(session: Session): BlockNode[] {
   return session.loops.map((loop) => ({
     name: `loop${loop.number}`,
     kname: `loop${loop.number}`,
-    path: `${LOOP_MAJOR}:${loop.number}`,
+    path: `/dev/loop${loop.number}`,
     majMin: `${LOOP_MAJOR}:${loop.number}`,
     removable: false,
     sizeBytes: loop.sizeBytes,
@@ -65,66 +72,76 @@ function backingDevices(file: string): readonly string[] {
   return number === undefined ? [] : [number];
 }
 
-async function mappedNodes(session: Session): Promise<BlockNode[]> {
-  const nodes: BlockNode[] = [];
-  for (const record of session.registry.records()) {
-    nodes.push({
-      name: record.name,
-      kname: `dm-${record.minor}`,
-      path: `/dev/mapper/${mangle(record.name)}`,
-      majMin: Registry.numberOf(record),
-      removable: false,
-      sizeBytes: tableSectors(record.live ?? []) * SECTOR_BYTES,
-      readOnly: record.readOnly,
-      type: typeOf(record.uuid),
-      mountpoints: [],
-      owner: "udm",
-      state: stateOf(record),
-      parents: session.registry.dependencies(record).toReversed(),
-      ...(await poolPart(session, record)),
-      ...(await thinPart(session, record)),
+async function mappedNodes(session: Session, request: BlockNodesRequest): Promise<BlockNode[]> {
+  const records = session.registry.records();
+  const pools = new Map<string, KnownPool>();
+  for (const record of records.filter(isPoolRecord)) {
+    const pool = request.usage === true ? await openQuietly(session, record.name) : undefined;
+    const isReadable = pool !== undefined && pool.mode !== "fail";
+    pools.set(Registry.numberOf(record), {
+      record,
+      pool: isReadable ? pool : undefined,
+      thins: new Map(thinsOf(record).map((thin) => [thin.id, thin])),
+      mappedBlocks: new Map(isReadable ? pool.metadata.listDevices().map((each) => [each.id, each.mappedBlocks]) : []),
     });
   }
-  return nodes;
+  return records.map((record) => ({
+    name: mangle(record.name),
+    kname: `dm-${record.minor}`,
+    path: `/dev/mapper/${mangle(record.name)}`,
+    majMin: Registry.numberOf(record),
+    removable: false,
+    sizeBytes: tableSectors(record.live ?? []) * SECTOR_BYTES,
+    readOnly: record.readOnly,
+    type: typeOf(record.uuid),
+    mountpoints: [],
+    owner: "udm",
+    state: record.suspended ? "suspended" : "running",
+    parents: session.registry.dependencies(record).toReversed(),
+    ...poolPart(pools.get(Registry.numberOf(record))),
+    ...thinPart(pools, record),
+  }));
 }
 
-/** What lsblk prints: the part of the uuid before its first dash, in lower case, else `dm`; `part1-...` is a partition. */
+interface KnownPool {
+  readonly record: DeviceRecord;
+  /** Open, when it was asked for and can be read. */
+  readonly pool: Pool | undefined;
+  readonly thins: ReadonlyMap<number, ReturnType<typeof thinsOf>[number]>;
+  readonly mappedBlocks: ReadonlyMap<number, number>;
+}
+
+/** TYPE of a mapped device: its uuid's first part, as the real lsblk tells LVM's and others' devices. */
 function typeOf(uuid: string): string {
-  const [prefix, ...rest] = uuid.split("-");
-  if (prefix === undefined || prefix === "" || rest.length === 0) return "dm";
-  return /^part\d*$/i.test(prefix) ? "part" : prefix.toLowerCase();
+  const prefix = uuid.includes("-") ? uuid.slice(0, uuid.indexOf("-")).toLowerCase() : "";
+  return /^part\d+$/.test(prefix) ? "part" : prefix || "dm";
 }
 
-async function poolPart(session: Session, record: DeviceRecord): Promise<Partial<BlockNode>> {
-  if (!isPoolRecord(record)) return {};
-  const pool = await openQuietly(session, record.name);
-  if (pool === undefined || pool.mode === "fail") return {};
-  const status = pool.statusNow();
+function poolPart(known: KnownPool | undefined): Partial<BlockNode> {
+  if (known?.pool === undefined) return {};
+  const status = known.pool.statusNow();
   return {
     dataPercent: percent(status.usedDataBlocks, status.totalDataBlocks),
     metadataPercent: percent(status.usedMetadataBlocks, status.totalMetadataBlocks),
   };
 }
 
-async function thinPart(session: Session, record: DeviceRecord): Promise<Partial<BlockNode>> {
-  if (soleThinLine(record) === undefined) return {};
-  const { pool: owner, id, thin } = findThin(session, record.name);
-  const pool = await openQuietly(session, owner.name);
-  const origin = thin?.origin === undefined ? undefined : thinsOf(owner).find((each) => each.id === thin.origin);
-  const mapped = pool === undefined || pool.mode === "fail" ? undefined : mappedBlocks(pool, id);
+function thinPart(pools: ReadonlyMap<string, KnownPool>, record: DeviceRecord): Partial<BlockNode> {
+  const line = soleThinLine(record);
+  const known = line === undefined ? undefined : pools.get(line.args[0]!);
+  if (line === undefined || known === undefined) return {};
+  const id = Number(line.args[1]);
+  const thin = known.thins.get(id);
+  const origin = thin?.origin === undefined ? undefined : (known.thins.get(thin.origin)?.name ?? String(thin.origin));
+  const blocks = known.mappedBlocks.get(id);
+  const mappedBytes = blocks === undefined ? undefined : blocks * known.pool!.blockBytes;
   const sizeBytes = tableSectors(record.live ?? []) * SECTOR_BYTES;
   return {
-    pool: owner.name,
+    pool: known.record.name,
     thinId: id,
-    ...(mapped === undefined
-      ? {}
-      : { mappedBytes: mapped * pool!.blockBytes, dataPercent: percent(mapped * pool!.blockBytes, sizeBytes) }),
-    ...(thin?.origin === undefined ? {} : { origin: origin?.name ?? String(thin.origin) }),
+    ...(mappedBytes === undefined ? {} : { mappedBytes, dataPercent: percent(mappedBytes, sizeBytes) }),
+    ...(origin === undefined ? {} : { origin }),
   };
-}
-
-function mappedBlocks(pool: Pool, id: number): number | undefined {
-  return pool.metadata.listDevices().find((each) => each.id === id)?.mappedBlocks;
 }
 
 /** A pool that cannot be opened is shown all the same; what is wrong with it is told by its status. */
@@ -135,6 +152,15 @@ async function openQuietly(session: Session, name: string): Promise<Pool | undef
     session.log(`pool '${name}' cannot be opened: ${String(error)}`);
     return undefined;
   }
+}
+
+/** Queue limits of udm's own devices, from the bottom up. */
+function withLimits(session: Session, nodes: readonly BlockNode[]): readonly BlockNode[] {
+  const limits = blockLimits(session.loops, session.registry.inDependencyOrder(), nodes);
+  return nodes.map((node) => {
+    const details = node.owner === "udm" ? limits.get(node.majMin) : undefined;
+    return details === undefined ? node : { ...node, details };
+  });
 }
 
 function percent(part: number, whole: number): number {

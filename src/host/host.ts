@@ -3,6 +3,7 @@
  * same interface can be served in the command's own process or by a daemon. Sizes are bytes unless a name says
  * otherwise. Every method rejects with an UdmError.
  */
+import type { DeviceDetails } from "../loop/index.js";
 import type { PoolFeatures, PoolStatus } from "../thin/index.js";
 
 /** A loop device of ours: a file, or a part of it, with a number. */
@@ -248,10 +249,22 @@ export interface BlockNode {
   readonly dataPercent?: number;
   readonly metadataPercent?: number;
   readonly origin?: string;
+  /** running or suspended. */
   readonly state?: string;
   readonly backingFile?: string;
+  /** When asked for. */
+  readonly details?: DeviceDetails;
   /** `MAJ:MIN` of the devices this one stands on, ours or the machine's. */
   readonly parents: readonly string[];
+}
+
+export interface BlockNodesRequest {
+  /** Also the machine's unused loop devices and RAM disks. */
+  readonly all?: boolean;
+  /** Also what only an open pool tells: mapped bytes, percentages. */
+  readonly usage?: boolean;
+  /** Also queue limits, identity, permissions, file systems. */
+  readonly details?: boolean;
 }
 
 export interface Host {
@@ -346,7 +359,7 @@ export interface Host {
   waitDevice(name: string, options?: { readonly eventNr?: number; readonly timeoutMs?: number }): Promise<number>;
 
   // Inspection
-  blockNodes(): Promise<readonly BlockNode[]>;
+  blockNodes(request?: BlockNodesRequest): Promise<readonly BlockNode[]>;
 
   /**
    * What follows is one change, up to `commit` or `undo`: operations see what those before them did, nothing is written,

@@ -22,3 +22,4 @@ export {
   machineBlockDevices,
   resolveDeviceNumber,
 } from "./machine.js";
+export { type DeviceDetails, machineDetails } from "./machine-details.js";

@@ -32,7 +32,7 @@ export interface MachineDevice {
 }
 
 export interface MachineOptions {
-  /** Also those of size 0 (unused loop devices, empty drives) and RAM disks, which lsblk leaves out. */
+  /** Also unused loop devices and RAM disks, which lsblk leaves out. */
   readonly all?: boolean;
   /** Where /sys and the mount tables are; for tests. */
   readonly sysFolder?: string;
@@ -56,6 +56,7 @@ export function machineBlockDevices(options: MachineOptions = {}): MachineDevice
   const found: MachineDevice[] = [];
   for (const disk of listFolder(`${sys}/block`)) {
     const folder = `${sys}/block/${disk}`;
+    if (options.all !== true && /^loop\d+$/.test(disk) && !backing.has(disk)) continue;
     const whole = describe(folder, undefined, points, backing);
     if (whole === undefined) continue;
     found.push(whole);
@@ -65,7 +66,7 @@ export function machineBlockDevices(options: MachineOptions = {}): MachineDevice
       if (part !== undefined) found.push(part);
     }
   }
-  const shown = options.all === true ? found : found.filter((each) => each.sizeBytes > 0 && each.major !== RAM_MAJOR);
+  const shown = options.all === true ? found : found.filter((each) => each.major !== RAM_MAJOR);
   return shown.sort((a, b) => a.major - b.major || a.minor - b.minor);
 }
 
