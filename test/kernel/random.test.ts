@@ -7,6 +7,7 @@ import {
   expectSameImages,
 } from "../support/compare-runs.js";
 import { KERNEL_TRACE } from "../support/kernel-trace.js";
+import { longScripts } from "../support/long-scripts.js";
 import { PoolModel } from "../support/pool-model.js";
 import type { PoolScript } from "../support/pool-script.js";
 import { runScriptOnEngine } from "../support/pool-script-engine.js";
@@ -15,7 +16,7 @@ import { type GuestPool, runScriptsInGuest } from "./guest/session.js";
 
 const OPERATIONS = 2000;
 const CHECKPOINT_EVERY = 200;
-const LONG_SEEDS = process.env.UDM_TEST_LONG === undefined ? 0 : 24;
+const LONG_ROUNDS = process.env.UDM_TEST_LONG === undefined ? 0 : 4;
 
 const plain = (seed: number): PoolScript =>
   randomPoolScript({ seed, operations: OPERATIONS, checkpointEvery: CHECKPOINT_EVERY });
@@ -49,7 +50,7 @@ const SCRIPTS: readonly PoolScript[] = [
     mix: { sequential: 25, group: 20, sum: 0, delete: 2, discard: 8 },
     maxDevices: 12,
   }),
-  ...Array.from({ length: LONG_SEEDS }, (_, index) => plain(100 + index)),
+  ...Array.from({ length: LONG_ROUNDS }, (_, round) => longScripts(round + 1)).flat(),
 ];
 
 let pools: readonly GuestPool[];

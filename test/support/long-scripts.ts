@@ -19,7 +19,7 @@ const VARIANTS: readonly (readonly [
   ],
   [
     "two metadata bitmaps, more by growth",
-    { shape: { metadataBlocks: 16300 }, mix: { growMetadata: 12, reserve: 5, release: 5 } },
+    { shape: { metadataBlocks: 16300 }, mix: { growMetadata: 2, reserve: 5, release: 5 } },
   ],
   ["more data bitmaps than one index leaf holds", { shape: { dataBlocks: 2_700_000 }, mix: { growData: 10, sum: 0 } }],
   [

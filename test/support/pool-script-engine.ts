@@ -38,13 +38,21 @@ export class WatchedDevice extends SyncBackedDevice {
   readonly sync: SyncIo;
   refuses: "writes" | "everything" | "nothing" = "nothing";
   flushes = 0;
+  writes = 0;
 
-  constructor(readonly below: MemoryDevice) {
+  /** @param powerFailsAfter writes; later ones are lost without an error */
+  constructor(
+    readonly below: MemoryDevice,
+    readonly powerFailsAfter = Number.POSITIVE_INFINITY,
+  ) {
     super();
     const io = below.sync;
     this.sync = {
       read: (offset, buffer) => this.#unless(this.refuses === "everything", () => io.read(offset, buffer)),
-      write: (offset, buffer) => this.#unless(this.refuses !== "nothing", () => io.write(offset, buffer)),
+      write: (offset, buffer) =>
+        this.#unless(this.refuses !== "nothing", () => {
+          if (++this.writes <= this.powerFailsAfter) io.write(offset, buffer);
+        }),
       flush: () => {
         this.#unless(this.refuses === "everything", () => io.flush());
         this.flushes++;
@@ -70,6 +78,8 @@ export interface EngineRun {
   readonly run: ScriptRun;
   readonly metadata: MemoryDevice;
   readonly data: MemoryDevice;
+  /** Writes to the metadata device. */
+  readonly metadataWrites: number;
   /** What the engine logged, by line. */
   readonly log: readonly string[];
 }
@@ -78,6 +88,8 @@ export interface EngineOptions {
   /** What the pool starts from; blank without. They are changed. */
   readonly from?: { readonly metadata: MemoryDevice; readonly data: MemoryDevice };
   readonly noSpaceTimeoutMs?: number;
+  /** The metadata device loses everything behind that many writes, as if the machine had stopped there. */
+  readonly powerFailsAfter?: number;
   /** Called behind every step. */
   readonly onStep?: (index: number, step: PoolStep, pool: Pool) => void;
 }
@@ -97,8 +109,8 @@ export async function runScriptOnEngine(script: PoolScript, options: EngineOptio
     options.onStep?.(index, step, executor.pool);
   }
   await executor.close();
-  const { metadata, data, log } = executor;
-  return { opening, run: { results, checkpoints }, metadata, data, log };
+  const { metadata, data, log, metadataWrites } = executor;
+  return { opening, run: { results, checkpoints }, metadata, data, log, metadataWrites };
 }
 
 class Executor {
@@ -123,11 +135,15 @@ class Executor {
       options.from?.metadata ?? new MemoryDevice({ sizeBytes: shape.metadataBlocks * METADATA_BLOCK_BYTES });
     this.data =
       options.from?.data ?? new MemoryDevice({ sizeBytes: shape.dataBlocks * shape.blockSectors * SECTOR_BYTES });
-    this.#watched = new WatchedDevice(this.metadata);
+    this.#watched = new WatchedDevice(this.metadata, options.powerFailsAfter);
     const origin = new Uint8Array(shape.originBytes ?? 0);
     fillPattern(origin, 0, ORIGIN_SEED);
     this.#origin = new MemoryDevice({ sizeBytes: origin.length });
     this.#origin.sync.write(0, origin);
+  }
+
+  get metadataWrites(): number {
+    return this.#watched.writes;
   }
 
   get pool(): Pool {

@@ -2,15 +2,13 @@
 # build.sh DIRECTORY: makes DIRECTORY/{vmlinuz,initrd} for the guest, from Debian packages only.
 #
 # The directory appears complete or not at all, so that two runs at once don't disturb each other. What is needed: a
-# network for apt the first time, and qemu-system-x86, busybox-static, dmsetup, kmod, cpio, gcc and libc6-dev, which
-# are installed when they are missing and we may.
+# network for apt the first time, and qemu-system-x86, busybox-static, dmsetup, thin-provisioning-tools, kmod, cpio,
+# gcc and libc6-dev, which are installed when they are missing and we may.
 set -euo pipefail
 target=$1
 here=$(cd "$(dirname "$0")" && pwd)
-[[ -f $target/initrd ]] && exit 0
-
 declare -A package=([qemu-system-x86_64]=qemu-system-x86 [busybox]=busybox-static [dmsetup]=dmsetup [modprobe]=kmod
-  [cpio]=cpio [gcc]=gcc [dpkg-deb]=dpkg [mkfs.ext4]=e2fsprogs)
+  [thin_dump]=thin-provisioning-tools [cpio]=cpio [gcc]=gcc [dpkg-deb]=dpkg [mkfs.ext4]=e2fsprogs)
 export PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for program in "${!package[@]}"; do command -v "$program" >/dev/null || missing+=("${package[$program]}"); done
@@ -19,6 +17,8 @@ if ((${#missing[@]})); then
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
+
+[[ -f $target/initrd ]] && exit 0
 
 mkdir -p "$(dirname "$target")"
 work=$(mktemp -d "$target.XXXXXX")

@@ -20,7 +20,7 @@ import {
 import { withTemporaryFolder } from "../../support/temporary-folder.js";
 import { runInGuest } from "./run.js";
 
-const METADATA_REGION_BYTES = 128 * 1024 * 1024;
+const METADATA_REGION_BYTES = 512 * 1024 * 1024;
 const DATA_REGION_BYTES = 512 * 1024 * 1024 * 1024;
 /** Where in the data region the external origin lies. */
 const ORIGIN_AT_BYTES = DATA_REGION_BYTES / 2;
