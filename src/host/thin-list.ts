@@ -1,20 +1,11 @@
 /** What thin devices hold, share and differ in: from metadata alone. */
-import type { DeviceRecord } from "../device-registry/index.js";
+import { type DeviceRecord, Registry } from "../device-registry/index.js";
 import { StateError } from "../errors/index.js";
 import { diffDevices, findSharers, type Pool, usageByDevice, usageOfSet } from "../thin/index.js";
 import type { Core } from "./core.js";
 import type { DiffExtent, MapRun, ThinInfo, ThinUsage } from "./host.js";
 import type { Session } from "./session.js";
-import {
-  type FoundThin,
-  findThin,
-  findThinDevice,
-  getPool,
-  hasDevice,
-  isPoolRecord,
-  soleThinLine,
-  thinsOf,
-} from "./thin-records.js";
+import { type FoundThin, findThin, getPool, hasDevice, isPoolRecord, soleThinLine, thinsOf } from "./thin-records.js";
 import { sizeOf } from "./thins.js";
 
 export function listThins(core: Core, poolName?: string): Promise<readonly ThinInfo[]> {
@@ -35,11 +26,12 @@ async function listPool(session: Session, record: DeviceRecord): Promise<readonl
     });
   }
   const usage = usageByDevice(pool.metadata);
-  const names = new Map(thinsOf(record).map((thin) => [thin.id, thin.name]));
+  const thins = new Map(thinsOf(record).map((thin) => [thin.id, thin]));
+  const shown = devicesById(session, record);
   return pool.metadata.listDevices().map((details) => {
     const { id } = details;
-    const device = findThinDevice(session, record, id);
-    const thin = thinsOf(record).find((each) => each.id === id);
+    const device = shown.get(id);
+    const thin = thins.get(id);
     const name = device?.name ?? thin?.name;
     const found = { pool: record, id, device, thin, label: name ?? `${record.name}:${id}` };
     const highest = pool.metadata.highestMappedBlock(id);
@@ -47,7 +39,7 @@ async function listPool(session: Session, record: DeviceRecord): Promise<readonl
     const mappedBytes = details.mappedBlocks * pool.blockBytes;
     const external = thin?.externalOrigin ?? (device === undefined ? undefined : soleThinLine(device)?.args[2]);
     const externalOrigin = external === undefined ? undefined : (session.registry.find(external)?.name ?? external);
-    const origin = thin?.origin === undefined ? externalOrigin : (names.get(thin.origin) ?? String(thin.origin));
+    const origin = thin?.origin === undefined ? externalOrigin : (thins.get(thin.origin)?.name ?? String(thin.origin));
     return {
       name,
       pool: record.name,
@@ -66,6 +58,19 @@ async function listPool(session: Session, record: DeviceRecord): Promise<readonl
       transactionId: details.transactionId,
     };
   });
+}
+
+/** The mapped devices that show thin devices of a pool, by id. */
+function devicesById(session: Session, pool: DeviceRecord): ReadonlyMap<number, DeviceRecord> {
+  const number = Registry.numberOf(pool);
+  const found = new Map<number, DeviceRecord>();
+  for (const record of session.registry.records()) {
+    const line = soleThinLine(record);
+    if (line === undefined || line.args[0] !== number) continue;
+    const id = Number(line.args[1]);
+    if (!found.has(id)) found.set(id, record);
+  }
+  return found;
 }
 
 /** What a set of devices has to itself. Blocks that the metadata snapshot maps are not freed with them. */
