@@ -10,6 +10,7 @@ import {
   Context,
   type Environment,
   FAMILIES,
+  type Failure,
   type OpenHost,
   readGlobals,
   type Streams,
@@ -26,6 +27,8 @@ export interface MainOptions {
   readonly openHost?: OpenHost;
   /** Ends the command; what was reported as done stays. */
   readonly interrupt?: AbortSignal;
+  /** Failures are told to it, not printed: the line belongs to another command. */
+  readonly onFailure?: (failure: Failure) => void;
 }
 
 /** What a shell sees of a program that ended by SIGINT. */
@@ -47,14 +50,18 @@ const HINTS: Readonly<Record<string, string>> = {
 
 /** Runs one command line, `argv` without node and the program's name. @returns the exit status */
 export async function main(argv: readonly string[], streams: Streams, options: MainOptions): Promise<number> {
-  const context = new Context({ streams, ...options });
+  const context = new Context({
+    streams,
+    ...options,
+    runLine: (words, line) => main(words, line.streams, { ...options, ...line }),
+  });
   // Known before parsing succeeds, so that a usage error is JSON too.
   const wantsJson = argv.slice(0, argv.includes("--") ? argv.indexOf("--") : undefined).includes("--json");
   let status: number;
   try {
     status = await untilInterrupted(dispatch(argv, context), options.interrupt);
   } catch (error) {
-    status = await report(error, context, wantsJson);
+    status = await report(error, context, wantsJson, options.onFailure);
   }
   if (status === INTERRUPTED) {
     await letGo(context);
@@ -63,7 +70,7 @@ export async function main(argv: readonly string[], streams: Streams, options: M
   try {
     await context.close();
   } catch (error) {
-    if (status === 0) status = await report(error, context, wantsJson);
+    if (status === 0) status = await report(error, context, wantsJson, options.onFailure);
   }
   return status;
 }
@@ -216,11 +223,20 @@ function entryLine(entry: CommandEntry): string {
 }
 
 /** Prints a failure: one line and a hint, or a JSON document. Nothing when nobody reads our output any more. */
-async function report(error: unknown, context: Context, wantsJson: boolean): Promise<number> {
+async function report(
+  error: unknown,
+  context: Context,
+  wantsJson: boolean,
+  onFailure: MainOptions["onFailure"],
+): Promise<number> {
   if (codeOf(error) === "EPIPE") return 0;
   const failure = asUdmError(error);
   const { stderr } = context.streams;
   const hint = failure.hint ?? HINTS[failure.code];
+  if (onFailure !== undefined) {
+    onFailure({ code: failure.code, message: oneLine(failure.message), hint });
+    return failure.exitStatus;
+  }
   if (wantsJson) {
     const { code, message } = failure;
     stderr.write(`${JSON.stringify({ error: { code, message, hint: hint ?? null } })}\n`);

@@ -1,6 +1,6 @@
 /** What a command works with: its streams, the host behind it, the options of the whole program. */
 import { isAbsolute, join, resolve } from "node:path";
-import { StateError, UdmError } from "../errors/index.js";
+import { invariant, StateError, UdmError } from "../errors/index.js";
 import type { Host } from "../host/index.js";
 import { askYesNo, isUtf8Locale, type Palette, type ProgressBar, paletteFor, progressBar } from "../ui/index.js";
 import { DEFAULT_GLOBALS, type Globals } from "./globals.js";
@@ -13,12 +13,31 @@ export interface Streams {
   readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean; readonly columns?: number };
 }
 
+/** A failure as it is told: one line, and what to do about it. */
+export interface Failure {
+  readonly code: string;
+  readonly message: string;
+  readonly hint: string | undefined;
+}
+
+/** Runs a command line inside another: the words without the program's name. @returns its exit status */
+export type RunLine = (
+  words: readonly string[],
+  options: {
+    readonly streams: Streams;
+    readonly openHost: OpenHost;
+    /** Told instead of printed. */
+    readonly onFailure: (failure: Failure) => void;
+  },
+) => Promise<number>;
+
 export interface ContextOptions {
   readonly streams: Streams;
   readonly environment: Environment;
   readonly isRoot: boolean;
   /** The home of the host; in this process unless another is given. */
   readonly openHost?: OpenHost;
+  readonly runLine?: RunLine;
 }
 
 export type OpenHost = (options: {
@@ -32,6 +51,7 @@ export type OpenHost = (options: {
 export class Context {
   readonly streams: Streams;
   readonly environment: Environment;
+  readonly #runLine: RunLine | undefined;
   readonly #isRoot: boolean;
   readonly #openInProcess: OpenHost | undefined;
   #globals: Globals = DEFAULT_GLOBALS;
@@ -44,6 +64,7 @@ export class Context {
     this.environment = options.environment;
     this.#isRoot = options.isRoot;
     this.#openInProcess = options.openHost;
+    this.#runLine = options.runLine;
   }
 
   get globals(): Globals {
@@ -75,14 +96,29 @@ export class Context {
 
   async #openHost(): Promise<Host> {
     const openHost = this.#openInProcess ?? (await import("../host/index.js")).openHost;
-    const directories = stateDirectories(this.environment, this.#isRoot, this.#globals.stateDir);
     return openHost({
-      ...directories,
+      ...this.directories,
       lockTimeoutMs: this.#globals.lockTimeoutMs,
       log: (line: string) => {
         if (this.#globals.verbose) this.streams.stderr.write(`udm: ${line}\n`);
       },
     });
+  }
+
+  /** Runs a command line with the host of this one. */
+  async runLine(
+    words: readonly string[],
+    options: { readonly streams: Streams; readonly onFailure: (failure: Failure) => void },
+  ): Promise<number> {
+    invariant(this.#runLine !== undefined, "nobody runs lines");
+    const host = await this.host();
+    // The line lets go of its host, which stays open for the next one.
+    const borrowed: Host = Object.assign(Object.create(host), { close: async () => undefined });
+    return this.#runLine(words, { ...options, openHost: async () => borrowed });
+  }
+
+  get directories(): { readonly stateDir: string; readonly runDir: string } {
+    return stateDirectories(this.environment, this.#isRoot, this.#globals.stateDir);
   }
 
   /** May be called twice. */

@@ -6,7 +6,15 @@ import type { Command } from "commander";
 import type { Context } from "./context.js";
 
 export { change, defined } from "./change.js";
-export { Context, type Environment, type OpenHost, type Streams, stateDirectories } from "./context.js";
+export {
+  Context,
+  type Environment,
+  type Failure,
+  type OpenHost,
+  type RunLine,
+  type Streams,
+  stateDirectories,
+} from "./context.js";
 export { addGlobalOptions, EXISTENCE_FLAGS, globalOptions, readGlobals, splitAtWord } from "./globals.js";
 
 export type CommandFactory = (context: Context) => Command;
@@ -118,5 +126,6 @@ export const COMMANDS: readonly CommandEntry[] = [
   ),
   entry("device", "wait", "wait for its next event", async () => (await import("./device/wait.js")).waitCommand),
   ...dataEntries("device"),
-  entry(undefined, "lsblk", "the tree of block devices", async () => (await import("./lsblk.js")).lsblkCommand),
+  entry(undefined, "lsblk", "the tree of block devices", async () => (await import("./lsblk/lsblk.js")).lsblkCommand),
+  entry(undefined, "batch", "commands of a file", async () => (await import("./batch/command.js")).batchCommand),
 ];
