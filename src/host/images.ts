@@ -105,7 +105,8 @@ export async function copyOut(device: BlockDevice, path: string, progress: Progr
   const fd = openTarget(path);
   let dataBytes: number;
   try {
-    ftruncateSync(fd, 0);
+    // Not when it is empty already: ext4 takes a truncation to nothing as a wish to have the file on disk when it is closed.
+    if (present !== undefined && present.size > 0) ftruncateSync(fd, 0);
     ftruncateSync(fd, device.sizeBytes);
     const sink: Sink = { write: (offset, piece) => writeWhole(fd, piece, offset, path), zeros: () => {} };
     const range = { from: 0, to: device.sizeBytes };
