@@ -102,6 +102,8 @@ export class PoolWorker {
           this.thin(step.id).write(step.offset, data),
         );
       case "discard":
+        // In a pool that cannot change its metadata a discard succeeds and does nothing.
+        if (!pool.canChangeMetadata) return this.thin(step.id).discard(step.offset, step.length);
         return history.discard(step.id, step.offset, step.length, WORKLOAD_BLOCK_BYTES, () =>
           this.thin(step.id).discard(step.offset, step.length),
         );
@@ -116,7 +118,9 @@ export class PoolWorker {
         await pool.resume(workloadConfig(step.dataBlocks, this.options.features));
         return;
       case "suspend":
-        await history.committed(() => pool.suspend());
+        // A pool that cannot change its metadata has nothing to commit, and promises nothing.
+        if (pool.canChangeMetadata) await history.committed(() => pool.suspend());
+        else await pool.suspend();
         await pool.resume();
         return;
       case "status":
