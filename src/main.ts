@@ -92,13 +92,11 @@ async function letGo(context: Context): Promise<void> {
 
 function untilInterrupted(work: Promise<number>, interrupt: AbortSignal | undefined): Promise<number> {
   if (interrupt === undefined) return work;
-  work.catch(() => undefined);
-  return Promise.race([
-    work,
-    new Promise<number>((resolve) => {
-      interrupt.addEventListener("abort", () => resolve(INTERRUPTED), { once: true });
-    }),
-  ]);
+  return new Promise((resolve, reject) => {
+    const onAbort = () => resolve(INTERRUPTED);
+    interrupt.addEventListener("abort", onAbort, { once: true });
+    work.then(resolve, reject).finally(() => interrupt.removeEventListener("abort", onAbort));
+  });
 }
 
 async function dispatch(argv: readonly string[], context: Context): Promise<number> {

@@ -16,7 +16,6 @@ export async function followUpHeld(session: Session): Promise<void> {
     .records()
     .some((record) => record.deferredRemove || thinsOf(record).some((thin) => thin.deleteWhenClosed));
   if (isWaiting) await removeDeferred(session);
-  if (session.loops.some((loop) => loop.autoclear)) detachUnused(session);
 }
 
 async function removeDeferred(session: Session): Promise<void> {
