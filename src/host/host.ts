@@ -176,6 +176,8 @@ export interface ThinInfo {
   readonly highestMappedBytes: number | undefined;
   readonly exclusiveBytes: number | undefined;
   readonly sharedBytes: number | undefined;
+  /** Free once the device is deleted: exclusive, and not held by the metadata snapshot. */
+  readonly freedIfDeletedBytes: number | undefined;
   /** Name or id of the device this one was a snapshot of, when udm made it; or the external origin. */
   readonly origin: string | undefined;
   readonly externalOrigin: string | undefined;
@@ -203,6 +205,16 @@ export interface MapRun {
     readonly id: number;
     readonly name: string | undefined;
     readonly virtualBlock: number;
+  }[];
+  /** The metadata snapshot maps it too; this and what follows: of one block. */
+  readonly held?: boolean;
+  /** Who wrote it; undefined where the metadata does not tell. */
+  readonly writer?: { readonly id: number; readonly name: string | undefined } | undefined;
+  /** Nodes on the way to the mapping, and the entry taken in each. */
+  readonly path?: readonly {
+    readonly tree: "devices" | "mappings";
+    readonly metadataBlock: number;
+    readonly entry: number;
   }[];
 }
 
@@ -284,7 +296,7 @@ export interface Host {
   setPool(name: string, change: PoolSettings): Promise<void>;
   poolMessage(name: string, words: readonly string[]): Promise<void>;
   removePool(name: string, options?: { readonly destroy?: boolean; readonly ifExists?: boolean }): Promise<void>;
-  /** Every run of used data blocks, in order, with the number of mappings on it. */
+  /** Every run of used data blocks, in order, with the number of mappings on it (0: only the metadata snapshot holds it). */
   poolMap(name: string): Promise<PoolMap>;
 
   // Thin devices
@@ -391,7 +403,12 @@ export interface PoolSettings {
 export interface PoolMap {
   readonly totalBlocks: number;
   readonly blockBytes: number;
-  readonly runs: readonly { readonly dataBlock: number; readonly count: number; readonly mappings: number }[];
+  readonly runs: readonly {
+    readonly dataBlock: number;
+    readonly count: number;
+    readonly mappings: number;
+    readonly held: boolean;
+  }[];
 }
 
 /** `--dry-run` of the changing operations: same arguments, same refusals, no change. */

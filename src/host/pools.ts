@@ -468,9 +468,9 @@ export function poolMap(core: Core, name: string): Promise<PoolMap> {
   return core.change(`pool map ${name}`, async (session) => {
     const record = getPool(session, name);
     const { pool } = await session.registry.openPool(record.name);
-    const runs: { dataBlock: number; count: number; mappings: number }[] = [];
-    eachUsedRun(pool.metadata, (dataBlock, count, mappings) => {
-      runs.push({ dataBlock, count, mappings });
+    const runs: { dataBlock: number; count: number; mappings: number; held: boolean }[] = [];
+    eachUsedRun(pool.metadata, (dataBlock, count, mappings, held) => {
+      runs.push({ dataBlock, count, mappings, held });
     });
     return { totalBlocks: pool.metadata.dataBlocks, blockBytes: pool.blockBytes, runs };
   });

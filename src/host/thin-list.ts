@@ -1,7 +1,15 @@
 /** What thin devices hold, share and differ in: from metadata alone. */
 import { type DeviceRecord, Registry } from "../device-registry/index.js";
 import { StateError } from "../errors/index.js";
-import { diffDevices, findSharers, type Pool, usageByDevice, usageOfSet } from "../thin/index.js";
+import {
+  diffDevices,
+  findSharers,
+  findWriter,
+  locateMapping,
+  type Pool,
+  usageByDevice,
+  usageOfSet,
+} from "../thin/index.js";
 import type { Core } from "./core.js";
 import type { DiffExtent, MapRun, ThinInfo, ThinUsage } from "./host.js";
 import type { Session } from "./session.js";
@@ -35,8 +43,7 @@ async function listPool(session: Session, record: DeviceRecord): Promise<readonl
     const name = device?.name ?? thin?.name;
     const found = { pool: record, id, device, thin, label: name ?? `${record.name}:${id}` };
     const highest = pool.metadata.highestMappedBlock(id);
-    const exclusiveBytes = usage.get(id)!.exclusive * pool.blockBytes;
-    const mappedBytes = details.mappedBlocks * pool.blockBytes;
+    const { exclusive, shared, freed } = usage.get(id)!;
     const external = thin?.externalOrigin ?? (device === undefined ? undefined : soleThinLine(device)?.args[2]);
     const externalOrigin = external === undefined ? undefined : (session.registry.find(external)?.name ?? external);
     const origin = thin?.origin === undefined ? externalOrigin : (thins.get(thin.origin)?.name ?? String(thin.origin));
@@ -47,10 +54,11 @@ async function listPool(session: Session, record: DeviceRecord): Promise<readonl
       sizeBytes: sizeOf(session, found),
       active: device !== undefined,
       readOnly: device?.readOnly ?? thin?.readOnly ?? false,
-      mappedBytes,
+      mappedBytes: details.mappedBlocks * pool.blockBytes,
       highestMappedBytes: highest === undefined ? undefined : (highest + 1) * pool.blockBytes,
-      exclusiveBytes,
-      sharedBytes: mappedBytes - exclusiveBytes,
+      exclusiveBytes: exclusive * pool.blockBytes,
+      sharedBytes: shared * pool.blockBytes,
+      freedIfDeletedBytes: freed * pool.blockBytes,
       origin,
       externalOrigin,
       creationTime: details.creationTime,
@@ -107,12 +115,29 @@ export function thinMap(core: Core, name: string, block?: number): Promise<reado
       return true;
     });
     if (block === undefined) return runs;
-    const names = new Map(thinsOf(found.pool).map((thin) => [thin.id, thin.name]));
-    return runs.map((run) => {
-      const { devices } = findSharers(pool.metadata, run.dataBlock, run.virtualBlock);
-      return { ...run, sharers: devices.map((each) => ({ ...each, name: names.get(each.id) })) };
-    });
+    const names = namesById(session, found.pool);
+    return runs.map((run) => lookFromAllSides(pool, found.id, run, names));
   });
+}
+
+function lookFromAllSides(pool: Pool, id: number, run: MapRun, names: ReadonlyMap<number, string>): MapRun {
+  const { devices, isHeld } = findSharers(pool.metadata, run.dataBlock, run.virtualBlock);
+  const ids = devices.map((each) => each.id);
+  const writer = findWriter(pool.metadata, ids, run.time);
+  return {
+    ...run,
+    sharers: devices.map((each) => ({ ...each, name: names.get(each.id) })),
+    held: isHeld,
+    writer: writer === undefined ? undefined : { id: writer, name: names.get(writer) },
+    path: locateMapping(pool.metadata, id, run.virtualBlock)!.path,
+  };
+}
+
+/** The name of its mapped device, else the one it is remembered by. */
+function namesById(session: Session, pool: DeviceRecord): ReadonlyMap<number, string> {
+  const names = new Map(thinsOf(pool).map((thin) => [thin.id, thin.name]));
+  for (const [id, device] of devicesById(session, pool)) names.set(id, device.name);
+  return names;
 }
 
 /** Blocks that one of two devices lacks, or that both have elsewhere. The time of a mapping does not matter. */
@@ -127,12 +152,31 @@ export function thinDiff(core: Core, left: string, right: string): Promise<reado
     const { pool } = await session.registry.openPool(a.pool.name);
     refuseUnknown(pool, a);
     refuseUnknown(pool, b);
+    refuseOtherOrigin(a, b);
     const extents: DiffExtent[] = [];
     diffDevices(pool.metadata, a.id, b.id, (virtualBlock, count, kind) => {
       extents.push({ offsetBytes: virtualBlock * pool.blockBytes, lengthBytes: count * pool.blockBytes, kind });
     });
     return extents;
   });
+}
+
+/** What neither device maps reads from their external origins, which the metadata knows nothing of. */
+function refuseOtherOrigin(a: FoundThin, b: FoundThin): void {
+  const [left, right] = [externalOriginOf(a), externalOriginOf(b)];
+  if (left === right) return;
+  const shown = (found: FoundThin, origin: string | undefined) =>
+    origin === undefined ? `'${found.label}' has none` : `that of '${found.label}' is ${origin}`;
+  throw new StateError(
+    "EINVAL",
+    `'${a.label}' and '${b.label}' have different external origins: ${shown(a, left)}, ${shown(b, right)}`,
+    { hint: `compare what they hold: cmp <(udm thin read ${a.label}) <(udm thin read ${b.label})` },
+  );
+}
+
+function externalOriginOf({ device, thin }: FoundThin): string | undefined {
+  const line = device === undefined ? undefined : soleThinLine(device);
+  return line === undefined ? thin?.externalOrigin : line.args[2];
 }
 
 function refuseUnknown(pool: Pool, found: FoundThin): void {

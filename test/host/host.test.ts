@@ -75,6 +75,12 @@ describe("the main job", () => {
           { id: 0, name: "base", virtualBlock: 0 },
           { id: 1, name: "layer1", virtualBlock: 0 },
         ],
+        held: false,
+        writer: { id: 0, name: "base" },
+        path: [
+          { tree: "devices", metadataBlock: expect.any(Number), entry: 0 },
+          { tree: "mappings", metadataBlock: expect.any(Number), entry: 0 },
+        ],
       },
     ]);
     const usage = await host.thinUsage(["base", "layer1"]);

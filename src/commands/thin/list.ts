@@ -12,6 +12,7 @@ export const THIN_COLUMNS: readonly Column<ThinInfo>[] = [
   { heading: "MAPPED", key: "mapped", kind: "bytes", value: (thin) => thin.mappedBytes },
   { heading: "EXCLUSIVE", key: "exclusive", kind: "bytes", value: (thin) => thin.exclusiveBytes },
   { heading: "SHARED", key: "shared", kind: "bytes", value: (thin) => thin.sharedBytes },
+  { heading: "FREED", key: "freedIfDeleted", kind: "bytes", isExtra: true, value: (thin) => thin.freedIfDeletedBytes },
   { heading: "ORIGIN", key: "origin", kind: "text", value: (thin) => thin.origin ?? thin.externalOrigin },
   { heading: "CREATED", key: "creationTime", kind: "number", value: (thin) => thin.creationTime },
   { heading: "SNAPPED", key: "snapshottedTime", kind: "number", value: (thin) => thin.snapshottedTime },

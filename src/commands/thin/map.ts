@@ -12,38 +12,62 @@ const COLUMNS: readonly Column<MapRun>[] = [
   { heading: "TIME", key: "time", kind: "number", value: (run) => run.time },
 ];
 
-const SHARERS: Column<MapRun> = {
-  heading: "SHARERS",
-  key: "sharers",
-  kind: "list",
-  value: (run) => run.sharers.map((sharer) => `${sharer.name ?? sharer.id}@${hex(sharer.virtualBlock)}`),
-};
+/** Known of one block only. */
+const ONE_BLOCK_COLUMNS: readonly Column<MapRun>[] = [
+  { heading: "SHARERS", key: "sharers", kind: "list", value: sharersOf },
+  { heading: "WRITER", key: "writer", kind: "text", value: writerOf },
+  { heading: "HELD", key: "held", kind: "flag", value: (run) => run.held },
+  { heading: "PATH", key: "path", kind: "list", isExtra: true, value: pathOf },
+];
 
 export function mapCommand(context: Context): Command {
   return new Command("map")
     .description(
       "Lists runs of mapped blocks: virtual block, data block, length, time of the pool's clock. For one block, " +
-        "decimal or 0x hexadecimal, shows also who shares it.",
+        "decimal or 0x hexadecimal, tells also which device wrote it, where the metadata shows that, and all who share " +
+        "it; with -v the way through the btrees, each metadata block with the entry taken in it.",
     )
     .argument("<name>", "the thin device")
     .addArgument(new Argument("[block]", "only this block").argParser(countOf("block")))
     .action(async (name: string, block: number | undefined) => {
       const host = await context.host();
       const rows = await host.thinMap(name, block);
-      if (block === undefined || context.globals.json || context.globals.output !== undefined) {
-        const columns = block === undefined ? COLUMNS : [...COLUMNS, SHARERS];
+      const { json, output, verbose } = context.globals;
+      if (block === undefined || json || output !== undefined) {
+        const columns = block === undefined ? COLUMNS : [...COLUMNS, ...ONE_BLOCK_COLUMNS];
         await printReport(context, { noun: "runs", columns, rows });
         return;
       }
       const [run] = rows;
-      if (run === undefined) {
-        context.line(`${hex(block)} -> not mapped`);
-        return;
-      }
-      const at = run.dataBlock + (block - run.virtualBlock);
-      const sharers = run.sharers.map((sharer) => `${sharer.name ?? sharer.id}@${hex(sharer.virtualBlock)}`);
-      context.line(`${hex(block)} -> ${hex(at)} time ${run.time}${sharers.length > 0 ? ` ${sharers.join(" ")}` : ""}`);
+      context.lines(run === undefined ? [`${hex(block)} -> not mapped`] : blockLines(run, verbose));
     });
+}
+
+function blockLines(run: MapRun, withPath: boolean): readonly string[] {
+  const lines = [
+    `${hex(run.virtualBlock)} -> ${hex(run.dataBlock)} time ${run.time}`,
+    `written by: ${writerOf(run) ?? "unknown"}`,
+    `mapped by: ${sharersOf(run).join(" ")}${run.held === true ? ", held by the metadata snapshot" : ""}`,
+  ];
+  if (withPath) lines.push(`path: ${pathOf(run).join(" > ")}`);
+  return lines;
+}
+
+function sharersOf(run: MapRun): readonly string[] {
+  return run.sharers.map((sharer) => `${nameOf(sharer)}@${hex(sharer.virtualBlock)}`);
+}
+
+function writerOf({ writer }: MapRun): string | undefined {
+  return writer === undefined ? undefined : nameOf(writer);
+}
+
+/** `devices:7[0]`: entry 0 of metadata block 7, a node of the tree of devices. */
+function pathOf(run: MapRun): readonly string[] {
+  return (run.path ?? []).map(({ tree, metadataBlock, entry }) => `${tree}:${metadataBlock}[${entry}]`);
+}
+
+function nameOf(device: { readonly id: number; readonly name: string | undefined }): string {
+  return device.name ?? String(device.id);
 }
 
 function hex(block: number): string {
