@@ -1,5 +1,5 @@
 export { type Palette, paletteFor } from "./colour.js";
-export { drawPicture, type Picture, type PictureRun } from "./picture.js";
+export { drawPicture, type Picture, type PictureRun, type PictureScreen, wrapParts } from "./picture.js";
 export { barLine, type ProgressBar, progressBar } from "./progress.js";
 export { askYesNo } from "./prompt.js";
 export { formatDecimalSize, formatPercent, percentOf } from "./sizes.js";

@@ -3,49 +3,104 @@
 export interface PictureRun {
   readonly dataBlock: number;
   readonly count: number;
+  /** 0: only held. */
   readonly mappings: number;
 }
 
-const CELLS_PER_LINE = 64;
+export interface PictureScreen {
+  readonly isUtf8: boolean;
+  /** Width of the terminal; default 80. */
+  readonly columns?: number | undefined;
+}
+
+const DEFAULT_COLUMNS = 80;
+const MAX_CELLS_PER_LINE = 128;
+/** Cells of a line come in groups, so that block numbers are round where there is room. */
+const CELL_GROUP = 16;
 const MAX_LINES = 16;
-const SHADES_UTF8 = ["·", "░", "▒", "▓", "█"];
-const SHADES_ASCII = [".", "-", "+", "*", "#"];
+const UTF8 = { shades: ["·", "░", "▒", "▓", "█"], shared: "◆", held: "○" };
+const ASCII = { shades: [".", "-", "+", "*", "#"], shared: "%", held: "o" };
 
 export interface Picture {
   readonly blocksPerCell: number;
-  readonly lines: readonly { readonly firstBlock: number; readonly cells: string }[];
-  /** Free, then four steps up to full. */
+  /** Each begins with the number of its first block. */
+  readonly lines: readonly string[];
+  /** Free, then four steps up to full, all of blocks with one user. */
   readonly shades: readonly string[];
-  /** Stretch that holds a block with more than one user. */
+  /** At least half of what is used in the stretch has more than one user. */
   readonly sharedMark: string;
+  /** At least half of what is used in the stretch is only held. */
+  readonly heldMark: string;
+  /** Blocks of the whole device. */
+  readonly freeBlocks: number;
+  readonly exclusiveBlocks: number;
+  readonly sharedBlocks: number;
+  readonly heldBlocks: number;
 }
 
-export function drawPicture(totalBlocks: number, runs: readonly PictureRun[], isUtf8: boolean): Picture {
-  const shades = isUtf8 ? SHADES_UTF8 : SHADES_ASCII;
-  const sharedMark = isUtf8 ? "◆" : "%";
-  const blocksPerCell = Math.max(1, Math.ceil(totalBlocks / (CELLS_PER_LINE * MAX_LINES)));
+export function drawPicture(totalBlocks: number, runs: readonly PictureRun[], screen: PictureScreen): Picture {
+  const { shades, shared: sharedMark, held: heldMark } = screen.isUtf8 ? UTF8 : ASCII;
+  const labelWidth = String(Math.max(0, totalBlocks - 1)).length;
+  const cellsPerLine = cellsThatFit((screen.columns ?? DEFAULT_COLUMNS) - labelWidth - 1);
+  const blocksPerCell = Math.max(1, Math.ceil(totalBlocks / (cellsPerLine * MAX_LINES)));
   const cellCount = Math.ceil(totalBlocks / blocksPerCell);
-  const used = new Float64Array(cellCount);
-  const shared = new Uint8Array(cellCount);
+  const counts = {
+    exclusive: new Float64Array(cellCount),
+    shared: new Float64Array(cellCount),
+    held: new Float64Array(cellCount),
+  };
+  const totals = { exclusive: 0, shared: 0, held: 0 };
   for (const run of runs) {
-    let block = run.dataBlock;
+    const kind = run.mappings > 1 ? "shared" : run.mappings === 1 ? "exclusive" : "held";
+    totals[kind] += run.count;
     const end = run.dataBlock + run.count;
-    while (block < end) {
+    for (let block = run.dataBlock; block < end; ) {
       const cell = Math.floor(block / blocksPerCell);
       const cellEnd = Math.min(end, (cell + 1) * blocksPerCell);
-      used[cell] = (used[cell] ?? 0) + cellEnd - block;
-      if (run.mappings > 1) shared[cell] = 1;
+      counts[kind][cell]! += cellEnd - block;
       block = cellEnd;
     }
   }
-  const cells = Array.from(used, (count, index) => {
-    if (shared[index] === 1) return sharedMark;
-    const size = Math.min(blocksPerCell, totalBlocks - index * blocksPerCell);
-    return shades[count === 0 ? 0 : Math.max(1, Math.floor((count / size) * 4))]!;
+  const cells = Array.from({ length: cellCount }, (_, cell) => {
+    const [exclusive, shared, held] = [counts.exclusive[cell]!, counts.shared[cell]!, counts.held[cell]!];
+    const used = exclusive + shared + held;
+    if (used === 0) return shades[0]!;
+    if (shared * 2 >= used) return sharedMark;
+    if (held * 2 >= used) return heldMark;
+    const size = Math.min(blocksPerCell, totalBlocks - cell * blocksPerCell);
+    return shades[Math.max(1, Math.floor((used / size) * 4))]!;
   });
-  const lines: { firstBlock: number; cells: string }[] = [];
-  for (let start = 0; start < cells.length; start += CELLS_PER_LINE) {
-    lines.push({ firstBlock: start * blocksPerCell, cells: cells.slice(start, start + CELLS_PER_LINE).join("") });
+  const lines: string[] = [];
+  for (let start = 0; start < cellCount; start += cellsPerLine) {
+    const label = String(start * blocksPerCell).padStart(labelWidth);
+    lines.push(`${label} ${cells.slice(start, start + cellsPerLine).join("")}`);
   }
-  return { blocksPerCell, lines, shades, sharedMark };
+  return {
+    blocksPerCell,
+    lines,
+    shades,
+    sharedMark,
+    heldMark,
+    freeBlocks: totalBlocks - totals.exclusive - totals.shared - totals.held,
+    exclusiveBlocks: totals.exclusive,
+    sharedBlocks: totals.shared,
+    heldBlocks: totals.held,
+  };
+}
+
+function cellsThatFit(columns: number): number {
+  const most = Math.min(MAX_CELLS_PER_LINE, columns);
+  return most >= CELL_GROUP ? most - (most % CELL_GROUP) : Math.max(1, most);
+}
+
+/** Joins parts into lines no wider than the screen; a part that is wider has a line of its own. */
+export function wrapParts(parts: readonly string[], separator: string, columns = DEFAULT_COLUMNS): readonly string[] {
+  const lines: string[] = [];
+  for (const part of parts) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + separator.length + part.length <= columns) {
+      lines[lines.length - 1] = last + separator + part;
+    } else lines.push(part);
+  }
+  return lines;
 }

@@ -12,6 +12,7 @@ import {
   nearestWord,
   paletteFor,
   progressBar,
+  wrapParts,
 } from "../../src/ui/index.js";
 
 describe("sizes", () => {
@@ -127,27 +128,60 @@ describe("questions", () => {
 });
 
 describe("picture of a data device", () => {
-  test("free, used and shared stretches differ", () => {
+  test("free, exclusive, shared and held stretches differ", () => {
     const runs = [
       { dataBlock: 1, count: 2, mappings: 1 },
       { dataBlock: 5, count: 1, mappings: 3 },
+      { dataBlock: 7, count: 1, mappings: 0 },
     ];
-    const picture = drawPicture(8, runs, false);
-    expect(picture.lines).toEqual([{ firstBlock: 0, cells: ".##..%.." }]);
+    const picture = drawPicture(8, runs, { isUtf8: false });
+    expect(picture.lines).toEqual(["0 .##..%.o"]);
     expect(picture.blocksPerCell).toBe(1);
+    expect(drawPicture(8, runs, { isUtf8: true }).lines).toEqual(["0 ·██··◆·○"]);
+    const { freeBlocks, exclusiveBlocks, sharedBlocks, heldBlocks } = picture;
+    expect([freeBlocks, exclusiveBlocks, sharedBlocks, heldBlocks]).toEqual([4, 2, 1, 1]);
   });
 
-  test("a big device is drawn in at most 16 lines, and every used block shows", () => {
-    fc.assert(
-      fc.property(fc.integer({ min: 1, max: 10_000_000 }), fc.nat(), (totalBlocks, seed) => {
-        const run = { dataBlock: seed % totalBlocks, count: 1, mappings: 1 };
-        const { lines, blocksPerCell } = drawPicture(totalBlocks, [run], false);
-        expect(lines.length).toBeLessThanOrEqual(16);
-        const cells = lines.map((line) => line.cells).join("");
-        expect(cells[Math.floor(run.dataBlock / blocksPerCell)]).not.toBe(".");
-        expect(cells.replaceAll(".", "")).toHaveLength(1);
-      }),
-      { numRuns: 50 },
+  test("a stretch shows what it mostly is", () => {
+    const cell = (exclusive: number, shared: number, held: number): string | undefined => {
+      const runs = [
+        { dataBlock: 0, count: exclusive, mappings: 1 },
+        { dataBlock: exclusive, count: shared, mappings: 2 },
+        { dataBlock: exclusive + shared, count: held, mappings: 0 },
+      ];
+      // 160 blocks on 16 lines of one cell.
+      return drawPicture(160, runs, { isUtf8: false, columns: 5 }).lines[0]?.at(-1);
+    };
+    expect([cell(0, 0, 0), cell(1, 0, 0), cell(3, 0, 0), cell(5, 0, 0), cell(8, 0, 0), cell(10, 0, 0)].join("")).toBe(
+      ".--+*#",
     );
+    expect([cell(6, 4, 0), cell(5, 5, 0), cell(4, 2, 4), cell(1, 0, 1)].join("")).toBe("#%#o");
+  });
+
+  test("it fits the screen in at most 16 lines, and every used block shows", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 10_000_000 }),
+        fc.nat(),
+        fc.integer({ min: 20, max: 300 }),
+        fc.nat(2),
+        (totalBlocks, seed, columns, mappings) => {
+          const run = { dataBlock: seed % totalBlocks, count: 1, mappings };
+          const { lines, blocksPerCell } = drawPicture(totalBlocks, [run], { isUtf8: false, columns });
+          expect(lines.length).toBeLessThanOrEqual(16);
+          for (const line of lines) expect(line.length).toBeLessThanOrEqual(columns);
+          const cells = lines.map((line) => line.trim().split(" ")[1]).join("");
+          expect(cells).toHaveLength(Math.ceil(totalBlocks / blocksPerCell));
+          expect(cells[Math.floor(run.dataBlock / blocksPerCell)]).not.toBe(".");
+          expect(cells.replaceAll(".", "")).toHaveLength(1);
+        },
+      ),
+      { numRuns: 100 },
+    );
+  });
+
+  test("a legend breaks between its parts", () => {
+    expect(wrapParts(["aaa", "bb", "c"], "  ", 7)).toEqual(["aaa  bb", "c"]);
+    expect(wrapParts(["too long", "b"], " ", 3)).toEqual(["too long", "b"]);
   });
 });

@@ -1,12 +1,16 @@
 /** `udm pool map`: the data device as a picture; with --json its runs of used blocks. */
 import { Command } from "commander";
-import { drawPicture } from "../../ui/index.js";
-import { formatBytes } from "../../units/index.js";
+import type { PoolMap } from "../../host/index.js";
+import { drawPicture, wrapParts } from "../../ui/index.js";
+import { formatBytes, type Unit } from "../../units/index.js";
 import type { Context } from "../context.js";
 
 export function mapCommand(context: Context): Command {
   return new Command("map")
-    .description("Draws which stretches of the data device are used, and which are shared.")
+    .description(
+      "Draws which stretches of the data device are free, used by one device, shared, or held by the metadata snapshot " +
+        "alone. What a stretch mostly is decides; a legend tells the signs and the bytes of each kind.",
+    )
     .argument("<name>", "the pool")
     .action(async (name: string) => {
       const host = await context.host();
@@ -15,13 +19,21 @@ export function mapCommand(context: Context): Command {
         context.json({ map });
         return;
       }
-      const picture = drawPicture(map.totalBlocks, map.runs, context.isUtf8);
-      const width = String(map.totalBlocks).length;
-      const unit = context.globals.units ?? "h";
-      context.lines(picture.lines.map((line) => `${String(line.firstBlock).padStart(width)} ${line.cells}`));
-      const [free, ...used] = picture.shades;
-      const cell = `${picture.blocksPerCell} block${picture.blocksPerCell === 1 ? "" : "s"}`;
-      const cellBytes = formatBytes(picture.blocksPerCell * map.blockBytes, unit);
-      context.line(`each ${cell} (${cellBytes}): ${free} free, ${used.join("")} used, ${picture.sharedMark} shared`);
+      context.lines(pictureLines(map, context.globals.units ?? "h", context.isUtf8, context.streams.stdout.columns));
     });
+}
+
+function pictureLines(map: PoolMap, unit: Unit, isUtf8: boolean, columns: number | undefined): readonly string[] {
+  const picture = drawPicture(map.totalBlocks, map.runs, { isUtf8, columns });
+  const bytes = (blocks: number) => formatBytes(blocks * map.blockBytes, unit);
+  const [free, ...used] = picture.shades;
+  const { blocksPerCell } = picture;
+  const legend = [
+    `each sign ${blocksPerCell} block${blocksPerCell === 1 ? "" : "s"} (${bytes(blocksPerCell)}):`,
+    `${free} free ${bytes(picture.freeBlocks)}`,
+    `${used.join("")} exclusive ${bytes(picture.exclusiveBlocks)}`,
+    `${picture.sharedMark} shared ${bytes(picture.sharedBlocks)}`,
+    `${picture.heldMark} held ${bytes(picture.heldBlocks)}`,
+  ];
+  return [...picture.lines, ...wrapParts(legend, "  ", columns)];
 }
