@@ -126,7 +126,9 @@ export class MappedDevice implements BlockDevice {
     const found: Extent[] = [];
     for (const part of this.#parts(offset, length)) {
       for (const each of await part.device.extents(part.offset, part.length)) {
-        found.push({ ...each, offset: each.offset - part.offset + offset + part.at });
+        const last = found.at(-1);
+        if (last?.kind === each.kind) found[found.length - 1] = { ...last, length: last.length + each.length };
+        else found.push({ ...each, offset: each.offset - part.offset + offset + part.at });
       }
     }
     return found;
