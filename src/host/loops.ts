@@ -41,7 +41,13 @@ export function planAttachLoop(core: Core, request: LoopAttach): Promise<Plan> {
 }
 
 /** Makes the record, and the file where it is missing. Checked before. */
-export function addLoop(session: Session, request: LoopAttach & { readonly autoclear?: boolean }): LoopRecord {
+export function addLoop(
+  session: Session,
+  request: LoopAttach & {
+    readonly autoclear?: boolean /** Numbers that mean the machine's. */;
+    readonly avoid?: readonly string[];
+  },
+): LoopRecord {
   const file = resolve(request.file);
   const offsetBytes = request.offsetBytes ?? 0;
   const sizeLimitBytes = request.sizeLimitBytes ?? 0;
@@ -54,7 +60,7 @@ export function addLoop(session: Session, request: LoopAttach & { readonly autoc
     ...(request.sectorBytes === undefined ? {} : { sectorBytes: request.sectorBytes }),
   });
   const record: LoopRecord = {
-    number: request.number ?? freeNumber(session),
+    number: request.number ?? freeNumber(session, request.avoid),
     file,
     offsetBytes,
     sizeLimitBytes,
@@ -252,8 +258,8 @@ function getLoop(session: Session, dev: string): LoopRecord {
 }
 
 /** The first number that neither a loop device of ours nor a table has. */
-function freeNumber(session: Session): number {
-  const taken = numbersInUse(session);
+function freeNumber(session: Session, avoid: readonly string[] = []): number {
+  const taken = new Set([...numbersInUse(session), ...avoid]);
   let number = 0;
   while (taken.has(`${LOOP_MAJOR}:${number}`)) number++;
   return number;

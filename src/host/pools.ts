@@ -91,12 +91,13 @@ export function planCreatePool(core: Core, request: PoolCreate): Promise<Plan> {
     const lines: string[] = [];
     const numbers: string[] = [];
     let next = 0;
+    const named = [plan.metadata, plan.data].flatMap((each) => (each.kind === "device" ? [each.number] : []));
     for (const ground of plan.cut === undefined ? [plan.metadata, plan.data] : [plan.cut.device]) {
       if (ground.kind === "device") {
         numbers.push(ground.number);
         continue;
       }
-      while (session.loops.some((loop) => loop.number === next)) next++;
+      while (session.loops.some((loop) => loop.number === next) || named.includes(`${LOOP_MAJOR}:${next}`)) next++;
       if (ground.makeBytes !== undefined) lines.push(`truncate -s ${ground.makeBytes} ${quoted(ground.path)}`);
       lines.push(`losetup /dev/loop${next} ${quoted(ground.path)}`);
       numbers.push(`${LOOP_MAJOR}:${next}`);
@@ -349,8 +350,9 @@ async function activate(session: Session, request: PoolCreate, plan: CreatePlan)
   let metadata: string;
   let data: string;
   if (plan.cut === undefined) {
-    metadata = attach(session, plan.metadata);
-    data = attach(session, plan.data);
+    const named = [plan.metadata, plan.data].flatMap((each) => (each.kind === "device" ? [each.number] : []));
+    metadata = attach(session, plan.metadata, named);
+    data = attach(session, plan.data, named);
   } else {
     const base = attach(session, plan.cut.device);
     metadata = await makeLinear(session, plan.cut.metadata, base);
@@ -378,9 +380,9 @@ async function activate(session: Session, request: PoolCreate, plan: CreatePlan)
   }
 }
 
-function attach(session: Session, ground: Ground): string {
+function attach(session: Session, ground: Ground, avoid: readonly string[] = []): string {
   if (ground.kind === "device") return ground.number;
-  return `${LOOP_MAJOR}:${addLoop(session, { file: ground.path, autoclear: true }).number}`;
+  return `${LOOP_MAJOR}:${addLoop(session, { file: ground.path, autoclear: true, avoid }).number}`;
 }
 
 async function makeLinear(session: Session, part: CutDevice, base: string): Promise<string> {
