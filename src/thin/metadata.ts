@@ -8,7 +8,7 @@
  * Source: thin-engine sections 4 and 5.
  */
 import type { ReadView } from "../bytes/index.js";
-import { invariant, StateError } from "../errors/index.js";
+import { DamageError, invariant, StateError } from "../errors/index.js";
 import type { SyncIo } from "../io/index.js";
 import {
   BlockManager,
@@ -32,6 +32,7 @@ import {
 import { BLOCK_TIME_BYTES, blockOf, DATA_BLOCK_LIMIT, setBlockTime, TIME_LIMIT, timeOf } from "./block-time.js";
 import { DEVICE_DETAILS, MAX_DEVICE_ID } from "./device-details.js";
 import { MetadataStore, usableBlocks } from "./metadata-store.js";
+import { RangeLocks } from "./range-locks.js";
 import {
   FLAG_NEEDS_CHECK,
   isBlank,
@@ -49,6 +50,8 @@ export class OpenDevice {
   isChanged = false;
   /** Lost changes to an abort: what was written since cannot be made durable. */
   isAborted = false;
+  /** Held by requests on virtual blocks, whoever of several users of the device they come from. */
+  readonly locks = new RangeLocks();
   mappedBlocks = 0;
   transactionId = 0;
   creationTime = 0;
@@ -406,6 +409,11 @@ export class ThinMetadata {
       removedBlocks += run.count;
       at = run.next;
       this.#blocks.trim();
+    }
+    if (removedBlocks > device.mappedBlocks) {
+      throw new DamageError(
+        `thin device ${device.id}: ${removedBlocks} mappings removed, its details say it had ${device.mappedBlocks}`,
+      );
     }
     device.mappedBlocks -= removedBlocks;
     device.isChanged = true;

@@ -274,6 +274,7 @@ export class Pool {
   /** Carries out a message and commits it. @throws UdmError with the errno the kernel would return */
   async message(words: readonly string[]): Promise<void> {
     this.#refuseClosed();
+    await this.untilCommitted();
     if (!this.canChangeMetadata) {
       throw new StateError(
         "EOPNOTSUPP",
@@ -284,7 +285,6 @@ export class Pool {
       );
     }
     const message = parsePoolMessage(words);
-    await this.untilCommitted();
     if (message.kind === "reserveSnapshot") await this.commit();
     this.change(words[0]!, () => this.#carryOut(message));
     await this.commit();
@@ -342,6 +342,8 @@ export class Pool {
    * and makes the pool read-only. The caller has waited for `untilCommitted`.
    */
   change<T>(operation: string, run: () => T): T {
+    // The mode may have changed while the caller waited: nothing failed, so nothing is dropped.
+    if (!this.canChangeMetadata) throw this.writeRefusal();
     try {
       const result = run();
       if (this.#options.holdsCommits === true) this.#hasHeldChanges = true;

@@ -8,7 +8,7 @@ import { IoError, StateError, type UdmError } from "../errors/index.js";
 import type { BlockDevice, Extent } from "../io/index.js";
 import { Lookup, type OpenDevice } from "./metadata.js";
 import type { Pool } from "./pool.js";
-import { RangeLocks } from "./range-locks.js";
+import type { RangeLocks } from "./range-locks.js";
 
 export interface ThinOptions {
   readonly name: string;
@@ -36,16 +36,20 @@ export class ThinDevice implements BlockDevice {
   readonly isReadOnly = false;
   readonly #pool: Pool;
   readonly #device: OpenDevice;
-  readonly #locks = new RangeLocks();
+  /** Shared by all who have this device open. */
+  readonly #locks: RangeLocks;
   readonly #lookup = new Lookup();
   readonly #origin: BlockDevice | undefined;
   #originBytes: number;
   #sizeBytes: number;
   #isClosed = false;
+  /** Under way, or waiting for a resume or for space. */
+  #requests = 0;
 
   constructor(pool: Pool, device: OpenDevice, options: ThinOptions) {
     this.#pool = pool;
     this.#device = device;
+    this.#locks = device.locks;
     this.name = options.name;
     this.#sizeBytes = options.sizeBytes;
     this.#origin = options.externalOrigin;
@@ -114,6 +118,8 @@ export class ThinDevice implements BlockDevice {
   /** What was written to this device before is durable when it resolves. @throws IoError EIO */
   async flush(): Promise<void> {
     await this.#request(async () => {
+      // A commit under way takes along what is mapped; whoever waited for it has only data left to flush.
+      await this.#pool.untilCommitted();
       this.#refuseFailed();
       if (this.#device.isAborted) {
         throw new IoError(
@@ -201,8 +207,8 @@ export class ThinDevice implements BlockDevice {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#pool.metadata.closeDevice(this.#device);
     this.#pool.forgetThin(this);
+    if (this.#requests === 0) this.#pool.metadata.closeDevice(this.#device);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -353,7 +359,6 @@ export class ThinDevice implements BlockDevice {
       await pool.untilCommitted();
       if (sharedFrom !== undefined) await pool.untilDataIdle();
       await pool.untilCommitted();
-      writing = false;
       pool.change("dm_thin_insert_block", () => {
         for (const [index, block] of blocks.entries()) pool.metadata.insertMapping(this.#device, first + index, block);
       });
@@ -364,7 +369,7 @@ export class ThinDevice implements BlockDevice {
     }
   }
 
-  /** Blocks that were taken but could not be filled are nobody's: they are freed. */
+  /** Blocks that were taken but could not be filled or mapped are nobody's: they are freed. */
   async #giveBack(blocks: readonly number[]): Promise<void> {
     const pool = this.#pool;
     await pool.untilCommitted();
@@ -457,6 +462,8 @@ export class ThinDevice implements BlockDevice {
     // What is being read or written now must not be freed, and then reused, under it.
     await pool.untilDataIdle();
     await pool.untilCommitted();
+    this.#refuseFailed();
+    if (!pool.canChangeMetadata) return;
     if (!pool.passesDiscardsDown) {
       // Also where nothing is mapped: the kernel's transaction goes on as if something were.
       pool.change("dm_thin_remove_range", () => pool.metadata.removeMappings(this.#device, begin, end));
@@ -464,6 +471,7 @@ export class ThinDevice implements BlockDevice {
     }
     for (let at = begin; at < end; ) {
       await pool.untilCommitted();
+      if (!pool.canChangeMetadata) return;
       pool.metadata.find(this.#device, at, end - at, this.#lookup);
       const { isMapped, isShared, block, count } = this.#lookup;
       if (isMapped) await this.#discardRun({ at, block, count, isShared });
@@ -528,11 +536,18 @@ export class ThinDevice implements BlockDevice {
 
   async #request(run: () => Promise<void>): Promise<void> {
     if (this.#isClosed) throw new StateError("ENODEV", `${this.name}: the thin device is closed`);
-    await this.#pool.beginRequest();
+    this.#requests++;
     try {
-      await run();
+      await this.#pool.beginRequest();
+      try {
+        await run();
+      } finally {
+        this.#pool.endRequest();
+      }
     } finally {
-      this.#pool.endRequest();
+      this.#requests--;
+      // Requests outlive a close: what they map is still noted down for the device.
+      if (this.#isClosed && this.#requests === 0) this.#pool.metadata.closeDevice(this.#device);
     }
   }
 
