@@ -11,6 +11,7 @@ import {
   type Environment,
   FAMILIES,
   type Failure,
+  HIDDEN_COMMANDS,
   type OpenHost,
   readGlobals,
   type Streams,
@@ -108,7 +109,8 @@ async function dispatch(argv: readonly string[], context: Context): Promise<numb
   if (first.word === undefined || first.word === "help") return help(argv, first, context);
   const family = FAMILIES.find((each) => each.name === first.word);
   if (family === undefined) {
-    const entry = COMMANDS.find((each) => each.family === undefined && each.name === first.word);
+    const single = [...COMMANDS.filter((each) => each.family === undefined), ...HIDDEN_COMMANDS];
+    const entry = single.find((each) => each.name === first.word);
     if (entry === undefined) throw unknownWord(first.word, topWords(), "udm", "udm --help lists the commands");
     return run(entry, [...first.hoisted, ...first.rest, ...(first.asksHelp ? ["--help"] : [])], context);
   }

@@ -128,4 +128,16 @@ export const COMMANDS: readonly CommandEntry[] = [
   ...dataEntries("device"),
   entry(undefined, "lsblk", "the tree of block devices", async () => (await import("./lsblk/lsblk.js")).lsblkCommand),
   entry(undefined, "batch", "commands of a file", async () => (await import("./batch/command.js")).batchCommand),
+  entry(undefined, "shell", "a prompt for commands", async () => (await import("./shell/command.js")).shellCommand),
+  entry(
+    undefined,
+    "completion",
+    "a script for a shell's Tab key",
+    async () => (await import("./completion/command.js")).completionCommand,
+  ),
+];
+
+/** For programs only: called by the scripts that completion prints. */
+export const HIDDEN_COMMANDS: readonly CommandEntry[] = [
+  entry(undefined, "__complete", "", async () => (await import("./completion/complete.js")).completeCommand),
 ];

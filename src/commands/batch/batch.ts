@@ -19,6 +19,8 @@ export interface BatchOptions {
   readonly atomic: boolean;
   /** Standard input is not where the lines come from. */
   readonly hasInput: boolean;
+  /** A line of one of these words is the last one. */
+  readonly endingWords?: readonly string[];
 }
 
 const GROUP_MS = 200;
@@ -55,13 +57,17 @@ export class Batch {
     const host = await this.#context.host();
     for (;;) {
       const read = await nextLine(reader);
-      if (read === undefined) break;
+      if (read === undefined || this.#isEnd(read.line)) break;
       const goesOn = read.failure === undefined ? await this.#runOne(host, read.line) : await this.#refuse(host, read);
       if (!goesOn) return;
       if (!this.#isTimeToCommit(reader)) continue;
       if (!(await this.#commit(host))) return;
     }
     await this.#commit(host);
+  }
+
+  #isEnd({ words }: CommandLine): boolean {
+    return words.length === 1 && this.#options.endingWords?.includes(words[0]!) === true;
   }
 
   #isTimeToCommit(reader: LineReader): boolean {
@@ -287,7 +293,7 @@ function refusalOf(line: CommandLine): Failure | undefined {
 }
 
 /** Options of the batch that hold for each of its lines. */
-function inheritedOptions({ globals }: Context): readonly string[] {
+export function inheritedOptions({ globals }: Context): readonly string[] {
   return [
     ...(globals.json ? ["--json"] : []),
     ...(globals.quiet ? ["--quiet"] : []),
