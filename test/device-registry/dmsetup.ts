@@ -41,6 +41,7 @@ export class TestDmsetup {
     const stderr: string[] = [];
     const words = shellWords(command);
     let status = 0;
+    if (words[0] === "dd" || words[0] === "blkdiscard") return this.#transfer(words);
     try {
       stdout.push(...(await this.#do(words.slice(1))));
     } catch (error) {
@@ -50,10 +51,34 @@ export class TestDmsetup {
     return { stdout, stderr, log: this.#log, status };
   }
 
+  /** dd and blkdiscard on a mapped device: they succeed or not, the rest is dd's own chatter. */
+  async #transfer(words: readonly string[]): Promise<Outcome> {
+    const value = (name: string) => words.find((each) => each.startsWith(`${name}=`))?.slice(name.length + 1);
+    const number = (text: string | undefined, otherwise: number) =>
+      text === undefined ? otherwise : Number.parseInt(text, 10) * (text.endsWith("k") ? 1024 : 1);
+    const device = await this.registry.open((value("of") ?? value("if") ?? words.at(-1)!).replace("/dev/mapper/", ""));
+    try {
+      if (words[0] === "blkdiscard") {
+        const offset = words.includes("-o") ? Number(words[words.indexOf("-o") + 1]) : 0;
+        const length = words.includes("-l") ? Number(words[words.indexOf("-l") + 1]) : device.sizeBytes - offset;
+        await device.discard(offset, length);
+      } else {
+        const size = number(value("bs"), 512);
+        const buffer = Buffer.alloc(size, 0x5a);
+        for (let block = 0; block < number(value("count"), 1); block++) {
+          await device.write((number(value("seek"), 0) + block) * size, buffer);
+        }
+      }
+      return { stdout: [], stderr: [], log: this.#log, status: 0 };
+    } catch {
+      return { stdout: [], stderr: [], log: this.#log, status: 1 };
+    }
+  }
+
   async #do([verb, ...words]: readonly string[]): Promise<readonly string[]> {
     const registry = this.registry;
     const option = (name: string) => (words.includes(name) ? words[words.indexOf(name) + 1] : undefined);
-    const [name = ""] = words;
+    const name = words.find((each) => !each.startsWith("--")) ?? "";
     const ioctl = async (what: string, on: string, run: () => Promise<unknown> | unknown) => {
       try {
         return await run();
@@ -122,7 +147,16 @@ export class TestDmsetup {
         return lines === undefined ? [""] : lines.map(formatLine);
       }
       case "status": {
-        const device = words.filter((each) => !each.startsWith("--"))[0]!;
+        const device = words.filter((each) => !each.startsWith("--"))[0];
+        if (device === undefined) {
+          const all: string[] = [];
+          for (const { name: each } of registry.records()) {
+            for (const row of await registry.status(each)) {
+              all.push(`${each}: ${row.startSectors} ${row.lengthSectors} ${row.type} ${row.params}`);
+            }
+          }
+          return all;
+        }
         if (registry.find(device) === undefined) throw failure("Device does not exist.");
         const rows = await registry.status(device, { noflush: words.includes("--noflush") });
         return rows.length === 0
@@ -146,17 +180,26 @@ export class TestDmsetup {
   }
 
   #info(words: readonly string[]): readonly string[] {
-    const name = words.at(-1)!;
     const columns = words[words.indexOf("-o") + 1]!.split(",");
-    const record = this.registry.get(name);
+    const name = words.length > words.indexOf("-o") + 2 ? words.at(-1)! : undefined;
+    const records = name === undefined ? this.registry.records() : [this.registry.get(name)];
+    const rows = records.map((record) => this.#columns(record, columns));
+    return [
+      rows[0]!.map(([heading]) => heading).join(" "),
+      ...rows.map((row) => row.map(([, text]) => text).join(" ")),
+    ];
+  }
+
+  #columns(record: DeviceRecord, columns: readonly string[]): readonly (readonly [string, string])[] {
     const attributes = `${record.live ? "L" : "-"}${record.inactive ? "I" : "-"}${record.suspended ? "s" : "-"}${record.readOnly ? "r" : "w"}`;
     const heading: Readonly<Record<string, readonly [string, string]>> = {
       name: ["Name".padEnd(16), record.name.padEnd(16)],
       attr: ["Stat", attributes],
       open: ["Open", String(this.registry.openCount(record)).padStart(4)],
+      events: ["Event ", String(record.eventNr).padStart(6)],
       suspended: ["Suspended", record.suspended ? "Suspended" : ""],
     };
-    return [0, 1].map((index) => columns.map((column) => heading[column]![index]).join(" "));
+    return columns.map((column) => heading[column]!);
   }
 }
 
