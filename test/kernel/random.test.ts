@@ -7,7 +7,7 @@ import {
   expectSameImages,
 } from "../support/compare-runs.js";
 import { KERNEL_TRACE } from "../support/kernel-trace.js";
-import { longScripts } from "../support/long-scripts.js";
+import { deepTreeScript, longScripts } from "../support/long-scripts.js";
 import { PoolModel } from "../support/pool-model.js";
 import type { PoolScript } from "../support/pool-script.js";
 import { runScriptOnEngine } from "../support/pool-script-engine.js";
@@ -36,7 +36,7 @@ const SCRIPTS: readonly PoolScript[] = [
       thinBytes: 400 * 196608 + 12288,
     },
   }),
-  // Many mappings: trees of three levels, two data bitmaps, overflow counts of whole leaves.
+  // Thousands of mappings: trees of several leaves, two data bitmaps, overflow counts of whole leaves.
   randomPoolScript({
     seed: 3,
     operations: OPERATIONS,
@@ -50,6 +50,7 @@ const SCRIPTS: readonly PoolScript[] = [
     mix: { sequential: 25, group: 20, sum: 0, delete: 2, discard: 8 },
     maxDevices: 12,
   }),
+  ...(LONG_ROUNDS === 0 ? [] : [deepTreeScript(1)]),
   ...Array.from({ length: LONG_ROUNDS }, (_, round) => longScripts(round + 1)).flat(),
 ];
 

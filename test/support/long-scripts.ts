@@ -1,5 +1,8 @@
 /** Random scripts that each lean on one part of the format: what `npm run test:long` puts to the kernel besides the usual. */
+import { PoolModel } from "./pool-model.js";
 import type { PoolScript } from "./pool-script.js";
+import { PoolScriptRecorder } from "./pool-script-recorder.js";
+import { Random } from "./random.js";
 import { type RandomScriptOptions, randomPoolScript } from "./random-pool-script.js";
 
 const BLOCK_BYTES = 65536;
@@ -23,7 +26,7 @@ const VARIANTS: readonly (readonly [
   ],
   ["more data bitmaps than one index leaf holds", { shape: { dataBlocks: 2_700_000 }, mix: { growData: 10, sum: 0 } }],
   [
-    "deep trees, sparse",
+    "sparse mappings, three data bitmaps",
     {
       shape: {
         metadataBlocks: 8192,
@@ -31,7 +34,7 @@ const VARIANTS: readonly (readonly [
         features: ["skip_block_zeroing"],
         thinBytes: 10_000_000 * BLOCK_BYTES,
       },
-      mix: { sum: 0, group: 60, sequential: 30, discard: 10 },
+      mix: { sum: 0, group: 60, sequential: 30, discard: 10, delete: 0.3, createThin: 1, createSnap: 2 },
       maxDevices: 6,
     },
   ],
@@ -45,4 +48,40 @@ export function longScripts(round: number): PoolScript[] {
     ...randomPoolScript({ seed: 1000 * round + index, operations: 2000, checkpointEvery: 200, ...options }),
     name: `${name}, round ${round}`,
   }));
+}
+
+/** One device with enough mappings, in random order, for a mapping tree of three levels; then shared, changed, thinned out. */
+export function deepTreeScript(seed: number, mappings = 45_000): PoolScript {
+  const virtualBlocks = 400_000;
+  const model = new PoolModel({
+    metadataBlocks: 4096,
+    dataBlocks: mappings + 10_000,
+    blockSectors: 128,
+    lowWaterBlocks: 0,
+    features: ["skip_block_zeroing"],
+    thinBytes: virtualBlocks * BLOCK_BYTES,
+  });
+  const recorder = new PoolScriptRecorder(model);
+  const random = new Random(seed);
+  const randomBlocks = (count: number): number[] =>
+    Array.from({ length: count }, () => random.between(0, virtualBlocks - 1));
+  const burst = (id: number, count: number): void => {
+    // The first write has its own commit, so that the kernel's timer starts anew before the group.
+    recorder.write(id, randomBlocks(1), { seed, pages: 1 }).write(id, randomBlocks(count - 1), { seed, pages: 1 });
+  };
+  recorder.do({ kind: "create-thin", id: 0 }, { kind: "activate", id: 0 });
+  for (let done = 0; done < mappings; done += 250) burst(0, 250);
+  recorder.do({ kind: "checkpoint", title: "three levels" }, { kind: "create-snap", id: 1, origin: 0 });
+  for (let round = 0; round < 12; round++) burst(0, 100);
+  recorder.do({ kind: "checkpoint", title: "shared and changed" }, { kind: "activate", id: 1 });
+  for (let round = 0; round < 60; round++) {
+    const id = round % 2;
+    const offsetBytes = random.between(0, virtualBlocks - 6000) * BLOCK_BYTES;
+    const lengthBytes = random.between(1, 6000) * BLOCK_BYTES;
+    recorder.write(id, randomBlocks(1), { seed, pages: 1 });
+    recorder.do({ kind: "discard", id, offsetBytes, lengthBytes }, { kind: "flush", id });
+  }
+  recorder.do({ kind: "checkpoint", title: "thinned out" });
+  recorder.do({ kind: "deactivate", id: 0 }, { kind: "delete", id: 0 }, { kind: "checkpoint", title: "deleted" });
+  return recorder.script("a mapping tree of three levels");
 }
