@@ -1,19 +1,20 @@
 /**
  * Whole images in and out of devices, holes kept as holes.
  *
- * Bytes go through one buffer that stays in the processor's cache, read and written at once on this thread: measured,
- * that moves twice as much as larger pieces with reading and writing on two threads, and more than copy_file_range. Pieces
- * lie on the device's own blocks, so that a thin device gets whole ones. What is zero in the source is not written, and
- * finding that out costs nothing where it is not: one look at the first bytes of a block.
+ * Bytes go through two buffers, used again and again and small enough to stay in the processor's cache: while one is
+ * written the other is read. copy_file_range costs as much of the processor as a read and a write, and takes the look at
+ * the bytes away. Pieces lie on the device's own blocks, so that a thin device gets whole ones. What is zero in the source
+ * is not written, and finding that out costs nothing where it is not: one look at the first byte of a block.
  */
-import { closeSync, constants, ftruncateSync, openSync, readSync, statSync, writeSync } from "node:fs";
+import { closeSync, constants, ftruncateSync, openSync, readSync, statSync, write, writeSync } from "node:fs";
+import { promisify } from "node:util";
 import { IoError, SpaceError, StateError } from "../errors/index.js";
 import { type BlockDevice, Claims, FileDevice, systemError } from "../io/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import type { Progress } from "./host.js";
 
-/** Fits the second-level cache of most processors; larger than this only where a device's blocks are. */
-const PIECE_BYTES = 512 * 1024;
+/** As little as a file device hands to another thread; more only where a device's blocks are larger. */
+const PIECE_BYTES = 2 ** 20;
 const MAX_PIECE_BYTES = 4 * 2 ** 20;
 /** Unit to which pieces are widened where the device has none of its own. */
 const DEFAULT_UNIT_BYTES = 65536;
@@ -25,6 +26,8 @@ const PROGRESS_MS = 250;
 /** Longest time without a turn for signals and timers. */
 const TURN_MS = 20;
 const NEW_FILE_MODE = 0o660;
+
+const writeInPool = promisify(write);
 
 export interface Image extends AsyncDisposable {
   /** As long as the file, whatever that is. */
@@ -42,7 +45,7 @@ interface Range {
 /** Where an image goes. */
 interface Sink {
   /** The buffer is used again once this resolves. */
-  write(offset: number, piece: Buffer): Promise<void> | void;
+  write(offset: number, piece: Buffer): Promise<void>;
   /** [from, to) reads as zeros in the source. Called before and behind what is written next. */
   zeros(from: number, to: number, when: "before" | "behind"): Promise<void> | void;
 }
@@ -150,7 +153,7 @@ async function copyData(
   { unit, sink, report }: { readonly unit: number; readonly sink: Sink; readonly report: (done: number) => void },
 ): Promise<number> {
   const pieceBytes = pieceBytesFor(unit);
-  const buffer = Buffer.allocUnsafeSlow(pieceBytes);
+  const pipe = new Pipe(pieceBytes);
   const turn = turnTaker();
   let dataBytes = 0;
   let at = range.from;
@@ -162,21 +165,63 @@ async function copyData(
     await sink.write(offset, piece);
     if (gap < offset) await sink.zeros(gap, offset, "behind");
   };
-  for await (const { from, to } of dataStretches(source, range, unit)) {
-    for (let offset = from; offset < to; offset += pieceBytes) {
-      const piece = buffer.subarray(0, Math.min(pieceBytes, to - offset));
-      await source.read(offset, piece);
-      for (const { from: begin, to: end } of nonZero(piece, unit))
-        await put(offset + begin, piece.subarray(begin, end));
-      report(offset);
-      await turn();
+  try {
+    for await (const { from, to } of dataStretches(source, range, unit)) {
+      for (let offset = from; offset < to; offset += pieceBytes) {
+        await pipe.run(
+          Math.min(pieceBytes, to - offset),
+          (piece) => source.read(offset, piece),
+          async (piece) => {
+            for (const run of nonZero(piece, unit)) await put(offset + run.from, piece.subarray(run.from, run.to));
+          },
+        );
+        report(offset);
+        await turn();
+      }
     }
+  } finally {
+    await pipe.drain();
   }
+  await pipe.end();
   if (at < range.to) {
     await sink.zeros(at, range.to, "before");
     await sink.zeros(at, range.to, "behind");
   }
   return dataBytes;
+}
+
+/** Two pieces under way: one is read while the other is written. */
+class Pipe {
+  readonly #buffers: readonly [Buffer, Buffer];
+  #turn: 0 | 1 = 0;
+  #writing: Promise<void> = Promise.resolve();
+
+  constructor(pieceBytes: number) {
+    this.#buffers = [Buffer.allocUnsafeSlow(pieceBytes), Buffer.allocUnsafeSlow(pieceBytes)];
+  }
+
+  /** Resolves when `length` bytes are read and those before are written. */
+  async run(
+    length: number,
+    read: (piece: Buffer) => Promise<void>,
+    put: (piece: Buffer) => Promise<void>,
+  ): Promise<void> {
+    const piece = this.#buffers[this.#turn].subarray(0, length);
+    this.#turn = this.#turn === 0 ? 1 : 0;
+    await Promise.all([read(piece), this.#writing]);
+    this.#writing = put(piece);
+    this.#writing.catch(() => {});
+  }
+
+  /** @throws what the last write failed with */
+  end(): Promise<void> {
+    return this.#writing;
+  }
+
+  /** Nothing is under way any more, whatever became of it. */
+  async drain(): Promise<void> {
+    await this.#writing.catch(() => {});
+  }
 }
 
 /** Whole units, about as many as suit the processor's cache. */
@@ -282,9 +327,13 @@ function openTarget(path: string): number {
   }
 }
 
-function writeWhole(fd: number, piece: Buffer, position: number, path: string): void {
+async function writeWhole(fd: number, piece: Buffer, position: number, path: string): Promise<void> {
   for (let done = 0; done < piece.length; ) {
-    const count = writeSync(fd, piece, done, piece.length - done, position + done);
+    const rest = piece.length - done;
+    const count =
+      rest < PIECE_BYTES
+        ? writeSync(fd, piece, done, rest, position + done)
+        : (await writeInPool(fd, piece, done, rest, position + done)).bytesWritten;
     if (count === 0) throw new IoError("EIO", `${path}: nothing could be written at ${position + done}`);
     done += count;
   }

@@ -216,6 +216,7 @@ export class FileDevice implements BlockDevice {
     }
     // Somebody may have asked about holes, or flushed, while the write was on its way.
     this.#io.willChange(offset, buffer.length);
+    this.#io.wrote(offset, buffer.length);
   }
 
   /** Bytes of the file behind the offset, within the limit, in whole sectors. Source: section 9.3 of dmsetup-cli. */

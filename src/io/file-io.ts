@@ -173,7 +173,7 @@ export class FileIo implements SyncIo {
    * To be called behind writes. Of a long stretch written in order the kernel begins to write back what there is, so that
    * disk and processor work at the same time and the flush at the end finds little to do.
    */
-  protected wrote(offset: number, length: number): void {
+  wrote(offset: number, length: number): void {
     this.#streakBytes = offset === this.#streakEnd ? this.#streakBytes + length : length;
     this.#streakEnd = offset + length;
     if (this.#streakBytes < STREAK_BYTES || this.native === undefined) return;
