@@ -51,10 +51,25 @@ function hinted(cell: string, column: TableColumn, rows: readonly (readonly stri
   return widest >= column.heading.length && widest < hint ? cell.padStart(hint) : cell;
 }
 
+/** One column of the screen each: nothing has to be measured, and listings of thousands of rows come at once. */
+const PRINTABLE_ASCII = /^[\x20-\x7e]*$/;
+
+function layOutAscii(columns: readonly TableColumn[], rows: readonly (readonly string[])[]): readonly string[] {
+  const widths = columns.map((_, index) => rows.reduce((most, row) => Math.max(most, row[index]!.length), 0));
+  return rows.map((row) =>
+    row
+      .map((cell, index) =>
+        columns[index]!.align === "left" ? cell.padEnd(widths[index]!) : cell.padStart(widths[index]!),
+      )
+      .join(" "),
+  );
+}
+
 async function layOut(
   columns: readonly TableColumn[],
   rows: readonly (readonly string[])[],
 ): Promise<readonly string[]> {
+  if (rows.every((row) => row.every((cell) => PRINTABLE_ASCII.test(cell)))) return layOutAscii(columns, rows);
   const { default: Table } = await import("cli-table3");
   const none = { top: "", "top-mid": "", "top-left": "", "top-right": "" };
   const bottom = { bottom: "", "bottom-mid": "", "bottom-left": "", "bottom-right": "" };

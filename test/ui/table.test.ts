@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { expect, test } from "vitest";
 import { renderTable } from "../../src/ui/index.js";
 
@@ -30,4 +31,32 @@ test("without rows nothing is printed, no headings either", async () => {
 
 test("a column is as wide as its heading even when that is not printed", async () => {
   expect(await renderTable(COLUMNS, [["a", "1", "x"]], { headings: false })).toEqual(["a       1 x"]);
+});
+
+test("rows look the same beside one that is not ASCII, and whatever their number", async () => {
+  const columns = [
+    { heading: "NAME", align: "left" },
+    { heading: "SIZE", align: "right" },
+    { heading: "FLAG", align: "right" },
+  ] as const;
+  const cell = fc.stringMatching(/^[!-~]{0,9}$/);
+  await fc.assert(
+    fc.asyncProperty(fc.array(fc.tuple(cell, cell, cell), { minLength: 1, maxLength: 12 }), async (rows) => {
+      const alone = await renderTable(columns, rows, { headings: true });
+      const beside = await renderTable(columns, [...rows, ["\u00e9", "1", ""]], { headings: true });
+      expect(beside.slice(0, -1)).toEqual(alone);
+    }),
+  );
+});
+
+test("a wide character takes two columns", async () => {
+  const lines = await renderTable(
+    COLUMNS,
+    [
+      ["\u6c60", "1", "x"],
+      ["abcdef", "2", "y"],
+    ],
+    { headings: false },
+  );
+  expect(lines).toEqual(["\u6c60        1 x", "abcdef    2 y"]);
 });
