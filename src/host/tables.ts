@@ -10,7 +10,7 @@ import {
   tableSectors,
   tableTexts,
 } from "../device-registry/index.js";
-import { StateError, UdmError } from "../errors/index.js";
+import { messageOf, StateError, UdmError } from "../errors/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import type { Core } from "./core.js";
 import type { DeviceInfo, Plan, TableLine, TargetText } from "./host.js";
@@ -128,7 +128,14 @@ export function tableStatus(
     for (const record of records) {
       const wanted = record.live?.some((line) => options.target === undefined || line.type === options.target);
       if (wanted !== true) continue;
-      const found = await registry.status(record.name, { noflush: options.noflush ?? false });
+      const found = await registry
+        .status(record.name, { noflush: options.noflush ?? false })
+        .catch((error: unknown) => {
+          if (options.name !== undefined) throw error;
+          // One device that cannot be asked does not hide the others; the kernel's word for it is Error.
+          session.log(`status of '${record.name}': ${messageOf(error)}`);
+          return record.live!.map((line) => ({ ...textOf(record, line), params: "Error" }));
+        });
       rows.push(...found.filter(({ type }) => options.target === undefined || type === options.target));
     }
     return rows;

@@ -373,6 +373,19 @@ describe("tables", () => {
     await host.detachLoop("loop0");
   });
 
+  test("a pool that cannot be opened does not hide the status of others", async () => {
+    const host = await makeHost();
+    await makePool(host);
+    await host.loadTable("z", [{ startSectors: 0, lengthSectors: 8, type: "zero", args: [] }]);
+    await host.resume("z");
+    truncateSync(host.path("pool-meta.img"), 4096);
+    expect((await host.tableStatus()).map(({ device, params }) => [device, params])).toEqual([
+      ["pool", "Error"],
+      ["z", ""],
+    ]);
+    await expect(host.tableStatus({ name: "pool" })).rejects.toMatchObject({ code: "EIO" });
+  });
+
   test("a file that was cut off below a device is told, not read as zeros", async () => {
     const host = await makeHost();
     await makePool(host);
