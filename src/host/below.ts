@@ -19,7 +19,8 @@ export interface LowDevicesOptions {
 
 export class LowDevices implements Below {
   readonly #options: LowDevicesOptions;
-  readonly #claims = new Claims();
+  /** Made with the first device: who opens none needs no locks. */
+  #claims: Claims | undefined;
   readonly #open = new Map<string, { readonly device: BlockDevice; readonly claim: Claim }>();
 
   constructor(options: LowDevicesOptions) {
@@ -118,6 +119,7 @@ export class LowDevices implements Below {
     },
     open: () => FileDevice,
   ): { readonly device: BlockDevice; readonly claim: Claim } {
+    this.#claims ??= new Claims();
     const claim = this.#claims.claim(request);
     try {
       return { device: open(), claim };

@@ -227,6 +227,7 @@ function print(context: Context, view: View): void {
   }
   if (lines.length === 0) return;
   const treeColumn = treeColumnOf(view);
+  const { isUtf8 } = context;
   context.lines(
     layOut(
       columns.map(({ heading, isRight, leastWidth }, index) => ({
@@ -236,9 +237,7 @@ function print(context: Context, view: View): void {
       })),
       lines.map(({ entry, first, further }) => ({
         cells: texts(entry).map((cell, index) =>
-          columns[index]!.heading === "MAJ:MIN"
-            ? cell.map(alignedNumber)
-            : cell.map((text) => tableText(text, context.isUtf8)),
+          columns[index]!.heading === "MAJ:MIN" ? cell.map(alignedNumber) : cell.map((text) => tableText(text, isUtf8)),
         ),
         first,
         further,
