@@ -5,7 +5,7 @@
  * The two bits of an entry are stored high bit first, so as a plain field 1 means two owners and 2 means one.
  */
 import { bytes, type ReadView, struct, u32, u64, type Values } from "../bytes/index.js";
-import { invariant, SpaceError } from "../errors/index.js";
+import { SpaceError } from "../errors/index.js";
 import type { WriteBlock } from "./block-manager.js";
 import { emptyTree, insert, lookup, Position, remove, type Tree } from "./btree/index.js";
 import type { TransactionManager } from "./transaction-manager.js";
@@ -232,7 +232,9 @@ export class SpaceMapCore {
         return;
       default: {
         const count = this.#overflowCount(block);
-        invariant(count < MAX_COUNT, `block ${block} has ${count} owners`);
+        if (count >= MAX_COUNT) {
+          throw damaged(this.refCountRoot, "btree_node", `block ${block} has ${count} owners already`, "EUCLEAN");
+        }
         this.#setOverflow(block, count + 1);
       }
     }
@@ -243,6 +245,14 @@ export class SpaceMapCore {
       case RAW_FREE:
         throw damaged(bitmap.blocknr, "sm_bitmap", `block ${block} is to lose an owner and has none`, "EUCLEAN");
       case RAW_ONE:
+        if (this.nrAllocated === 0) {
+          throw damaged(
+            this.bitmapRoot,
+            "space map",
+            `block ${block} has an owner, the root says that no block has`,
+            "EUCLEAN",
+          );
+        }
         setRaw(bitmap.view, at, RAW_FREE);
         this.nrAllocated--;
         entry.nrFree++;

@@ -75,6 +75,8 @@ export class Pool {
   readonly #spaceWaiters: Waiter[] = [];
   readonly #resumeWaiters: (() => void)[] = [];
   #committing: Promise<void> | undefined;
+  /** Waits for the one under way to end. */
+  #nextCommit: Promise<void> | undefined;
   readonly #dataIo = new Set<Promise<unknown>>();
   #activeRequests = 0;
   #drained: (() => void)[] = [];
@@ -366,8 +368,15 @@ export class Pool {
     await this.#commit();
   }
 
-  async #commit(): Promise<void> {
+  /** Those who come before a commit has begun go along with it. */
+  #commit(): Promise<void> {
+    this.#nextCommit ??= this.#commitNext();
+    return this.#nextCommit;
+  }
+
+  async #commitNext(): Promise<void> {
     await this.untilCommitted();
+    this.#nextCommit = undefined;
     if (!this.canChangeMetadata) {
       throw new IoError("EIO", `${this.name}: the pool is in ${this.#mode} mode, nothing can be committed`, {
         hint: "see 'udm pool status'",
