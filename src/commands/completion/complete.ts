@@ -1,7 +1,7 @@
 /** `udm __complete KIND [PREFIX]`: names for the completion scripts, one a line. Not for people, and not listed. */
 import { Command } from "commander";
 import type { Context } from "../context.js";
-import { knownNames } from "./names.js";
+import { nameReader } from "./names.js";
 import { NAME_KINDS } from "./specs.js";
 
 export function completeCommand(context: Context): Command {
@@ -10,7 +10,7 @@ export function completeCommand(context: Context): Command {
     .argument("[prefix]")
     .action(async (wanted: string, prefix = "") => {
       const kind = NAME_KINDS.find((each) => each === wanted);
-      const names = kind === undefined ? [] : await knownNames(context.directories.stateDir, kind);
+      const names = kind === undefined ? [] : await (await nameReader(context.directories.stateDir))(kind);
       context.lines(names.filter((name) => name.startsWith(prefix)));
     });
 }

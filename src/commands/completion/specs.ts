@@ -124,12 +124,6 @@ export function commandSpecs(context: Context): Promise<readonly CommandSpec[]> 
   return Promise.all(COMMANDS.map((entry) => specOf(context, entry)));
 }
 
-/** One command's, without reading the others. */
-export async function commandSpec(context: Context, title: string): Promise<CommandSpec | undefined> {
-  const known = COMMANDS.find((entry) => titleOf(entry) === title);
-  return known === undefined ? undefined : specOf(context, known);
-}
-
 function titleOf({ family, name }: CommandEntry): string {
   return family === undefined ? name : `${family} ${name}`;
 }

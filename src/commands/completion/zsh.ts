@@ -101,7 +101,7 @@ function action(kind: Kind): string {
     case "dirs":
       return "_files -/";
     case "places":
-      return "_udm_places";
+      return " _udm_places";
     case "none":
       return " ";
     case "pools":
@@ -109,7 +109,7 @@ function action(kind: Kind): string {
     case "devices":
     case "loops":
     case "any":
-      return `_udm_names ${kind}`;
+      return ` _udm_names ${kind}`;
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * Lines typed at the prompt, kept in the state folder for the next time. Lines that begin with a blank are not kept, nor
- * are those that look as if they held a secret. Where the file cannot be written, there is no history.
+ * Lines typed at the prompt, kept in the state folder for the next time, continued ones as one. Lines that begin with a
+ * blank are not kept, nor are those with a line break in quotes and those that look as if they held a secret. Where the file cannot be written, there is no history.
  */
 import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
@@ -39,8 +39,15 @@ export class History {
   }
 
   add(text: string): void {
-    const line = text.replaceAll("\n", " ").trimEnd();
-    if (line.trim() === "" || /^\s/.test(line) || SECRET.test(line) || line === this.#lines.at(-1)) return;
+    const line = text.replaceAll("\\\n", "").trimEnd();
+    if (
+      line.includes("\n") ||
+      line.trim() === "" ||
+      /^\s/.test(line) ||
+      SECRET.test(line) ||
+      line === this.#lines.at(-1)
+    )
+      return;
     this.#lines.push(line);
     try {
       mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 });

@@ -10,13 +10,13 @@ import { inheritedOptions } from "../batch/batch.js";
 import { refuseOuter } from "../batch/holdable.js";
 import { splitWords } from "../batch/words.js";
 import type { Context, Failure } from "../context.js";
-import { completeLine } from "./complete-line.js";
+import { completeLine, gatherKnowledge, type Knowledge } from "./complete-line.js";
 import { History } from "./history.js";
 
 export const ENDING_WORDS: readonly string[] = ["exit", "quit"];
 
 const HISTORY_FILE = "shell_history";
-const WELCOME = "udm shell: Tab completes, help lists the commands, exit or Ctrl-D ends";
+const WELCOME = "Tab completes, help lists the commands, exit or Ctrl-D ends";
 
 type Typed =
   | {
@@ -33,6 +33,8 @@ export class Shell {
   readonly #history: History;
   readonly #prefix: readonly string[];
   #status = 0;
+  /** Undefined for the first moment. */
+  #knowledge: Knowledge | undefined;
 
   constructor(context: Context) {
     this.#context = context;
@@ -43,6 +45,12 @@ export class Shell {
   /** @returns the status of the last command */
   async run(): Promise<number> {
     this.#context.note(WELCOME);
+    gatherKnowledge(this.#context).then(
+      (knowledge) => {
+        this.#knowledge = knowledge;
+      },
+      () => undefined,
+    );
     const palette = await this.#context.palette("stdout");
     let unfinished = "";
     let rest = "";
@@ -120,16 +128,13 @@ export class Shell {
       prompt,
       history: this.#history.newestFirst,
       historySize: 1000,
-      completer: (text: string, done: (error: Error | null, result: [string[], string]) => void) => {
-        completeLine(this.#context, text).then(
-          ([hits, word]) => done(null, [[...hits], word]),
-          (error: Error) => done(error, [[], text]),
-        );
-      },
+      completer: (text: string) => (this.#knowledge === undefined ? [[], text] : completeLine(this.#knowledge, text)),
     });
     return new Promise((resolve) => {
       const read: string[] = [];
+      let isInterrupted = false;
       lines.on("SIGINT", () => {
+        isInterrupted = true;
         output.write("^C\n");
         resolve({ kind: "interrupted" });
         lines.close();
@@ -144,7 +149,7 @@ export class Shell {
         });
       });
       lines.on("close", () => {
-        if (read.length > 0) return;
+        if (read.length > 0 || isInterrupted) return;
         output.write("\n");
         resolve({ kind: "end" });
       });
