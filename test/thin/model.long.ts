@@ -13,7 +13,7 @@ const METADATA_OPERATIONS = 500_000;
 const POOL_OPERATIONS = 500_000;
 const PER_HISTORY = 2_000;
 
-test(`${METADATA_OPERATIONS} operations on metadata`, () => {
+test(`${METADATA_OPERATIONS} operations on metadata`, async () => {
   let done = 0;
   for (let seed = 1; done < METADATA_OPERATIONS; seed++) {
     const operations = fc.sample(METADATA_OPERATION, { numRuns: PER_HISTORY, seed });
@@ -30,6 +30,8 @@ test(`${METADATA_OPERATIONS} operations on metadata`, () => {
       throw new Error(`history ${seed}`, { cause: error });
     }
     done += run.operations;
+    // The test runner wants to hear from us now and then.
+    await new Promise((resolve) => setImmediate(resolve));
   }
   expect(done).toBeGreaterThanOrEqual(METADATA_OPERATIONS);
 });
@@ -54,6 +56,7 @@ test(`${POOL_OPERATIONS} operations on pools`, async () => {
       expect(damage, `seed ${seed}, step ${step}`).toEqual([]);
     }
     done += PER_HISTORY;
+    await new Promise((resolve) => setImmediate(resolve));
   }
   expect(done).toBeGreaterThanOrEqual(POOL_OPERATIONS);
 });
