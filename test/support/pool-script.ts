@@ -154,6 +154,27 @@ export function strayCommit(script: PoolScript, run: ScriptRun): string | undefi
   return undefined;
 }
 
+/**
+ * A write of one block that the kernel's timer committed at once, before its flush could: the same commit, only earlier.
+ * Counts it where the script has it.
+ */
+export function foldEarlyCommits(script: PoolScript, run: ScriptRun): ScriptRun {
+  const results = [...run.results];
+  const blockBytes = script.shape.blockSectors * SECTOR_BYTES;
+  for (const [index, step] of script.steps.entries()) {
+    const previous = script.steps[index - 1];
+    const next = script.steps[index + 1];
+    if (step.kind !== "write" || next?.kind !== "flush" || next.id !== step.id) continue;
+    if (previous?.kind === "write" || previous?.kind === "discard") continue;
+    const last = Math.floor((step.offsetBytes + step.lengthBytes - 1) / blockBytes);
+    if (last !== Math.floor(step.offsetBytes / blockBytes)) continue;
+    if (results[index]?.commits !== 1 || results[index + 1]?.commits !== 0) continue;
+    results[index] = { ...results[index]!, commits: 0 };
+    results[index + 1] = { ...results[index + 1]!, commits: 1 };
+  }
+  return { ...run, results };
+}
+
 /** Fills `buffer` with what a write step puts at `offsetBytes`: each sector repeats its seed and its number. */
 export function fillPattern(buffer: Uint8Array, offsetBytes: number, seed: number): void {
   const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength);

@@ -66,6 +66,7 @@ class Generator {
   readonly #recorder: PoolScriptRecorder;
   readonly #weights: ScriptMix;
   #seed = 0;
+  #hasJustCommitted = false;
 
   constructor(
     readonly model: PoolModel,
@@ -93,6 +94,8 @@ class Generator {
 
   #do(step: PoolStep): void {
     this.#recorder.do(step);
+    if (step.kind === "flush") this.#hasJustCommitted = true;
+    else if (step.kind !== "write" && step.kind !== "discard") this.#hasJustCommitted = false;
   }
 
   /** Room for a write that may need that many blocks, with some to spare. */
@@ -177,6 +180,8 @@ class Generator {
         return;
       case "discard": {
         const id = this.#activeId();
+        // A commit just before: what takes long would let the kernel's timer strike between the parts of a discard.
+        if (!this.#hasJustCommitted && this.#hasRoom(3)) this.#flushed(id, () => this.#write(id, this.#block()));
         this.#flushed(id, () => this.#discard(id));
         return;
       }
