@@ -121,6 +121,9 @@ export const MODE_SCRIPTS: readonly ModeScript[] = [
       ...LOOK,
       write(0, 5),
       discard(0, 0, 3),
+      // Its commit lets the queued write go on, some time later.
+      { kind: "status" },
+      SETTLE,
       ...LOOK,
       { kind: "join" },
       FLUSH,
