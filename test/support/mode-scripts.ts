@@ -121,9 +121,9 @@ export const MODE_SCRIPTS: readonly ModeScript[] = [
       ...LOOK,
       write(0, 5),
       discard(0, 0, 3),
-      // Its commit lets the queued write go on, some time later.
+      // Its commit lets the queued write go on: ours at once, a kernel's when its worker wakes next, within a second.
       { kind: "status" },
-      SETTLE,
+      { kind: "wait", milliseconds: 2000 },
       ...LOOK,
       { kind: "join" },
       FLUSH,
