@@ -102,9 +102,11 @@ export class Core {
     });
   }
 
-  /** As if the group had never begun. */
+  /** As if the group had never begun; nothing when it has ended. */
   undo(): Promise<void> {
-    return this.#inTurn(() => this.#drop(this.#ownGroup()));
+    return this.#inTurn(async () => {
+      if (this.#isInGroup) await this.#drop(this.#ownGroup());
+    });
   }
 
   /** Waits for the operation under way, if there is one. A group that was not committed never was. */

@@ -139,8 +139,8 @@ export class Session {
       next: this.#present(),
     };
     this.#write({ ...before, intents: [...before.intents, intent] });
-    this.step("announced");
     try {
+      this.step("announced");
       await pool.commitHeld();
     } catch (error) {
       this.#write(before);

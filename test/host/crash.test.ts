@@ -93,6 +93,22 @@ const CASES: readonly Case[] = [
     steps: ["announced", "made", "changed over", "deleted"],
   },
   {
+    name: "several at once",
+    prepare: withSnapshot,
+    operation: async (host) => {
+      await host.begin("test");
+      try {
+        await host.createThin({ pool: "pool", name: "b", sizeBytes: MIB });
+        await host.snapThin({ origin: "a", name: "s2" });
+        await host.deleteThin("s");
+        await host.commit();
+      } finally {
+        await host.undo();
+      }
+    },
+    steps: ["announced", "committed"],
+  },
+  {
     name: "pool resize",
     prepare: withThin,
     operation: (host) =>
