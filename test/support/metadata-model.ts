@@ -267,13 +267,15 @@ export class MetadataModelRun {
   }
 }
 
+const COMMIT: MetadataOperation = { kind: "commit", a: 0, b: 0, c: 0 };
+
 /** Runs a sequence and holds the end against the model. @returns how many operations and checks it was */
 export function runMetadataModel(
   options: MetadataModelOptions,
   operations: readonly MetadataOperation[],
 ): { readonly operations: number; readonly checks: number } {
   const run = new MetadataModelRun(options);
-  for (const operation of operations) {
+  for (const operation of [...operations, COMMIT]) {
     try {
       run.apply(operation);
     } catch (error) {
@@ -282,7 +284,6 @@ export function runMetadataModel(
       run.apply({ kind: "abort", a: 0, b: 0, c: 0 });
     }
   }
-  run.apply({ kind: "commit", a: 0, b: 0, c: 0 });
   return run;
 }
 
