@@ -1,6 +1,11 @@
 import { defineConfig } from "vitest/config";
 
-const shared = { testTimeout: 120_000, hookTimeout: 120_000, pool: "forks" as const };
+const shared = {
+  testTimeout: 120_000,
+  hookTimeout: 120_000,
+  pool: "forks" as const,
+  setupFiles: ["test/support/seed.ts"],
+};
 
 /**
  * unit: the library, in process. cli: the built program, real files, a full state dir. kernel: a guest with a real

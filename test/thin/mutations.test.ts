@@ -119,7 +119,7 @@ beforeAll(() => {
 });
 
 /** Another one makes other mutations. */
-const SEED = Number(process.env.UDM_TEST_SEED ?? 0);
+const SEED = Number(process.env.UDM_TEST_SEED ?? 0) || 0;
 
 let mutations = 0;
 const outcomes = new Map<string, number>();
