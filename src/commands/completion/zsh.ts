@@ -39,8 +39,16 @@ export function zshScript(specs: readonly CommandSpec[]): readonly string[] {
     "    ((at++))",
     "  done",
     "  if [[ -z $title ]]; then",
-    "    if [[ $words[CURRENT] == -* ]]; then",
-    `      compadd -- ${flags(globalSpecs())}`,
+    "    # An option of every command, or the value of one, which the loop has stepped over.",
+    "    local -i known=0",
+    '    if ((at > CURRENT)); then known=1 words=(udm "$words[CURRENT-1]" "$words[CURRENT]") CURRENT=3',
+    '    elif [[ $words[CURRENT] == -* ]]; then known=1 words=(udm "$words[CURRENT]") CURRENT=2',
+    "    fi",
+    "    if ((known)); then",
+    "      _arguments -S : \\",
+    ...globalSpecs().map(
+      (option, index, all) => `        ${optionSpec(option)}${index === all.length - 1 ? "" : " \\"}`,
+    ),
     "      return",
     "    fi",
     "    local -a list",
@@ -60,10 +68,6 @@ export function zshScript(specs: readonly CommandSpec[]): readonly string[] {
     "",
     'if [[ ${funcstack[1]:-} == _udm ]]; then _udm "$@"; else compdef _udm udm; fi',
   ];
-}
-
-function flags(options: readonly OptionSpec[]): string {
-  return options.flatMap(({ long, short }) => (short === undefined ? [long] : [long, short])).join(" ");
 }
 
 function described(items: readonly { readonly name: string; readonly summary: string }[]): string {
