@@ -1,9 +1,8 @@
 /**
  * Whole images in and out of devices, holes kept as holes.
  *
- * Bytes go through two buffers, used again and again and small enough to stay in the processor's cache: while one is
- * written the other is read. copy_file_range costs as much of the processor as a read and a write, and takes the look at
- * the bytes away. Pieces lie on the device's own blocks, so that a thin device gets whole ones. What is zero in the source
+ * Bytes go through a few buffers, used again and again: while some are written others are read. copy_file_range costs as
+ * much of the processor as a read and a write, and takes the look at the bytes away. Pieces lie on the device's own blocks, so that a thin device gets whole ones. What is zero in the source
  * is not written, and finding that out costs nothing where it is not: one look at the first byte of a block.
  */
 import { closeSync, constants, ftruncateSync, openSync, readSync, statSync, write, writeSync } from "node:fs";
@@ -13,8 +12,14 @@ import { type BlockDevice, Claims, FileDevice, systemError } from "../io/index.j
 import { SECTOR_BYTES } from "../units/index.js";
 import type { Progress } from "./host.js";
 
-/** As little as a file device hands to another thread; more only where a device's blocks are larger. */
-const PIECE_BYTES = 2 ** 20;
+/**
+ * On the way in another thread reads ahead and this one writes, as pieces below a device's own bound are written at once;
+ * on the way out this thread reads and another writes, where larger pieces make up for the hand-over. Measured best.
+ */
+const PIECE_IN_BYTES = 768 * 1024;
+const PIECE_OUT_BYTES = 2 * 2 ** 20;
+/** Pieces under way: enough that neither side waits for a thread to wake up. */
+const PIECES = 4;
 const MAX_PIECE_BYTES = 4 * 2 ** 20;
 /** Unit to which pieces are widened where the device has none of its own. */
 const DEFAULT_UNIT_BYTES = 65536;
@@ -22,6 +27,8 @@ const DEFAULT_UNIT_BYTES = 65536;
 const FILE_UNIT_BYTES = 4096;
 /** Stretch whose holes are asked for at a time. */
 const WINDOW_BYTES = 16 * 2 ** 30;
+/** From here on another thread does it. */
+const THREAD_POOL_BYTES = 256 * 1024;
 const PROGRESS_MS = 250;
 /** Longest time without a turn for signals and timers. */
 const TURN_MS = 20;
@@ -46,13 +53,18 @@ interface Range {
 interface Sink {
   /** The buffer is used again once this resolves. */
   write(offset: number, piece: Buffer): Promise<void>;
-  /** [from, to) reads as zeros in the source. Called before and behind what is written next. */
-  zeros(from: number, to: number, when: "before" | "behind"): Promise<void> | void;
+  /**
+   * [from, to) reads as zeros in the source. Called before and behind what is written next. Absent where all that is not
+   * written reads as zeros; then pieces may be written in any order.
+   */
+  zeros?(from: number, to: number, when: "before" | "behind"): Promise<void> | void;
+  /** Larger where the unit is. */
+  readonly pieceBytes: number;
 }
 
 /** A file of any length: its whole sectors as a device, the rest apart. */
 export function openImage(path: string): Image {
-  const device = FileDevice.open(path, { readOnly: true });
+  const device = FileDevice.open(path, { readOnly: true, threadPoolBytes: THREAD_POOL_BYTES });
   const sizeBytes = device.isBlockDevice ? device.sizeBytes : statSync(path).size;
   const tail = Buffer.alloc(sizeBytes - device.sizeBytes);
   if (tail.length > 0) readTail(path, tail, device.sizeBytes);
@@ -78,6 +90,7 @@ export async function copyIn(device: BlockDevice, image: Image, progress: Progre
     // Before, because what is freed may be needed for what comes; behind, because a block that was new for its neighbour
     // reaches into the zeros where units and blocks do not agree, and then holds whatever the pool leaves in new blocks.
     zeros: (from, to) => clear(device, from, to),
+    pieceBytes: PIECE_IN_BYTES,
   };
   let dataBytes = await copyData(image.device, { from: 0, to: whole }, { unit, sink, report });
   let at = whole;
@@ -111,7 +124,7 @@ export async function copyOut(device: BlockDevice, path: string, progress: Progr
     // Not when it is empty already: ext4 takes a truncation to nothing as a wish to have the file on disk when it is closed.
     if (present !== undefined && present.size > 0) ftruncateSync(fd, 0);
     ftruncateSync(fd, device.sizeBytes);
-    const sink: Sink = { write: (offset, piece) => writeWhole(fd, piece, offset, path), zeros: () => {} };
+    const sink: Sink = { write: (offset, piece) => writeWhole(fd, piece, offset, path), pieceBytes: PIECE_OUT_BYTES };
     const range = { from: 0, to: device.sizeBytes };
     dataBytes = await copyData(device, range, { unit: FILE_UNIT_BYTES, sink, report });
   } catch (error) {
@@ -131,6 +144,7 @@ async function copyToBlockDevice(device: BlockDevice, path: string, progress: Pr
   const sink: Sink = {
     write: (offset, piece) => target.write(offset, piece),
     zeros: (from, to, when) => (when === "before" ? target.writeZeroes(from, to - from) : undefined),
+    pieceBytes: PIECE_IN_BYTES,
   };
   const range = { from: 0, to: device.sizeBytes };
   const dataBytes = await copyData(device, range, { unit: DEFAULT_UNIT_BYTES, sink, report });
@@ -152,8 +166,7 @@ async function copyData(
   range: Range,
   { unit, sink, report }: { readonly unit: number; readonly sink: Sink; readonly report: (done: number) => void },
 ): Promise<number> {
-  const pieceBytes = pieceBytesFor(unit);
-  const pipe = new Pipe(pieceBytes);
+  const pieceBytes = pieceBytesFor(unit, sink.pieceBytes);
   const turn = turnTaker();
   let dataBytes = 0;
   let at = range.from;
@@ -161,72 +174,104 @@ async function copyData(
     const gap = at;
     at = offset + piece.length;
     dataBytes += piece.length;
-    if (gap < offset) await sink.zeros(gap, offset, "before");
+    if (gap < offset) await sink.zeros?.(gap, offset, "before");
     await sink.write(offset, piece);
-    if (gap < offset) await sink.zeros(gap, offset, "behind");
+    if (gap < offset) await sink.zeros?.(gap, offset, "behind");
   };
+  const pipe = new Pipe({
+    pieceBytes,
+    read: (offset, piece) => source.read(offset, piece),
+    put: async (offset, piece) => {
+      for (const run of nonZero(piece, unit)) await put(offset + run.from, piece.subarray(run.from, run.to));
+    },
+    isInOrder: sink.zeros !== undefined,
+  });
   try {
     for await (const { from, to } of dataStretches(source, range, unit)) {
       for (let offset = from; offset < to; offset += pieceBytes) {
-        await pipe.run(
-          Math.min(pieceBytes, to - offset),
-          (piece) => source.read(offset, piece),
-          async (piece) => {
-            for (const run of nonZero(piece, unit)) await put(offset + run.from, piece.subarray(run.from, run.to));
-          },
-        );
+        await pipe.add(offset, Math.min(pieceBytes, to - offset));
         report(offset);
         await turn();
       }
     }
+    await pipe.end();
   } finally {
-    await pipe.drain();
+    await pipe.settle();
   }
-  await pipe.end();
   if (at < range.to) {
-    await sink.zeros(at, range.to, "before");
-    await sink.zeros(at, range.to, "behind");
+    await sink.zeros?.(at, range.to, "before");
+    await sink.zeros?.(at, range.to, "behind");
   }
   return dataBytes;
 }
 
-/** Two pieces under way: one is read while the other is written. */
+interface PipeOptions {
+  readonly pieceBytes: number;
+  read(offset: number, piece: Buffer): Promise<void>;
+  put(offset: number, piece: Buffer): Promise<void>;
+  /** One piece is put before the next is begun. */
+  readonly isInOrder: boolean;
+}
+
+interface Slot {
+  readonly buffer: Buffer;
+  offset: number;
+  piece: Buffer;
+  reading: Promise<void>;
+  putting: Promise<void>;
+}
+
+/** A few pieces under way: some are read ahead while others are written, each in a buffer that is used again. */
 class Pipe {
-  readonly #buffers: readonly [Buffer, Buffer];
-  #turn: 0 | 1 = 0;
-  #writing: Promise<void> = Promise.resolve();
+  readonly #options: PipeOptions;
+  readonly #slots: readonly Slot[];
+  #added = 0;
+  #put = 0;
 
-  constructor(pieceBytes: number) {
-    this.#buffers = [Buffer.allocUnsafeSlow(pieceBytes), Buffer.allocUnsafeSlow(pieceBytes)];
+  constructor(options: PipeOptions) {
+    this.#options = options;
+    const done = Promise.resolve();
+    this.#slots = Array.from({ length: PIECES }, () => {
+      const buffer = Buffer.allocUnsafeSlow(options.pieceBytes);
+      return { buffer, offset: 0, piece: buffer, reading: done, putting: done };
+    });
   }
 
-  /** Resolves when `length` bytes are read and those before are written. */
-  async run(
-    length: number,
-    read: (piece: Buffer) => Promise<void>,
-    put: (piece: Buffer) => Promise<void>,
-  ): Promise<void> {
-    const piece = this.#buffers[this.#turn].subarray(0, length);
-    this.#turn = this.#turn === 0 ? 1 : 0;
-    await Promise.all([read(piece), this.#writing]);
-    this.#writing = put(piece);
-    this.#writing.catch(() => {});
+  /** Begins to read a piece; when all buffers are taken, the oldest is put first. */
+  async add(offset: number, length: number): Promise<void> {
+    if (this.#added - this.#put === PIECES - 1) await this.#putOldest();
+    const slot = this.#slots[this.#added++ % PIECES]!;
+    await slot.putting;
+    slot.offset = offset;
+    slot.piece = slot.buffer.subarray(0, length);
+    slot.reading = this.#options.read(offset, slot.piece);
+    slot.reading.catch(() => {});
   }
 
-  /** @throws what the last write failed with */
-  end(): Promise<void> {
-    return this.#writing;
+  /** Resolves when all pieces are put. @throws what one of them failed with */
+  async end(): Promise<void> {
+    while (this.#put < this.#added) await this.#putOldest();
+    for (const slot of this.#slots) await slot.putting;
   }
 
   /** Nothing is under way any more, whatever became of it. */
-  async drain(): Promise<void> {
-    await this.#writing.catch(() => {});
+  async settle(): Promise<void> {
+    await Promise.allSettled(this.#slots.flatMap(({ reading, putting }) => [reading, putting]));
+  }
+
+  async #putOldest(): Promise<void> {
+    const { put, isInOrder } = this.#options;
+    const slot = this.#slots[this.#put++ % PIECES]!;
+    await slot.reading;
+    slot.putting = put(slot.offset, slot.piece);
+    slot.putting.catch(() => {});
+    if (isInOrder) await slot.putting;
   }
 }
 
-/** Whole units, about as many as suit the processor's cache. */
-function pieceBytesFor(unit: number): number {
-  return Math.min(Math.max(unit, floorTo(PIECE_BYTES, unit)), MAX_PIECE_BYTES);
+/** Whole units, about as many bytes as wanted. */
+function pieceBytesFor(unit: number, wanted: number): number {
+  return Math.min(Math.max(unit, floorTo(wanted, unit)), MAX_PIECE_BYTES);
 }
 
 /** Runs of units that are not all zeros. A unit larger than the piece is judged in parts. */
@@ -288,11 +333,11 @@ export async function verify(
   { otherName }: { readonly otherName: string },
 ): Promise<void> {
   const whole = image.device.sizeBytes;
-  const ours = Buffer.allocUnsafeSlow(PIECE_BYTES);
-  const theirs = Buffer.allocUnsafeSlow(PIECE_BYTES);
+  const ours = Buffer.allocUnsafeSlow(PIECE_IN_BYTES);
+  const theirs = Buffer.allocUnsafeSlow(PIECE_IN_BYTES);
   const turn = turnTaker();
-  for (let at = 0; at < whole; at += PIECE_BYTES) {
-    const length = Math.min(PIECE_BYTES, whole - at);
+  for (let at = 0; at < whole; at += PIECE_IN_BYTES) {
+    const length = Math.min(PIECE_IN_BYTES, whole - at);
     const [left, right] = [ours.subarray(0, length), theirs.subarray(0, length)];
     await device.read(at, left);
     await image.device.read(at, right);
@@ -331,7 +376,7 @@ async function writeWhole(fd: number, piece: Buffer, position: number, path: str
   for (let done = 0; done < piece.length; ) {
     const rest = piece.length - done;
     const count =
-      rest < PIECE_BYTES
+      rest < THREAD_POOL_BYTES
         ? writeSync(fd, piece, done, rest, position + done)
         : (await writeInPool(fd, piece, done, rest, position + done)).bytesWritten;
     if (count === 0) throw new IoError("EIO", `${path}: nothing could be written at ${position + done}`);

@@ -38,12 +38,13 @@ export interface FileDeviceOptions {
   readonly exclusive?: boolean;
   /** O_DIRECT: past the page cache. */
   readonly direct?: boolean;
+  /** Reads and writes of this size and more are done by another thread. Default 1 MiB. */
+  readonly threadPoolBytes?: number;
   /** System calls to use; default what the machine has. */
   readonly native?: Native | "none";
 }
 
-/** Transfers of this size and more go to the thread pool. */
-const THREAD_POOL_BYTES = 1024 * 1024;
+const DEFAULT_THREAD_POOL_BYTES = 1024 * 1024;
 /** O_DIRECT needs at most this on any disk we know. */
 const DIRECT_ALIGNMENT_BYTES = 4096;
 const SECTOR_CHOICES: readonly number[] = [512, 1024, 2048, 4096];
@@ -63,6 +64,7 @@ export class FileDevice implements BlockDevice {
   readonly #backing: Backing;
   readonly #options: FileDeviceOptions;
   readonly #cached: Backing | undefined;
+  readonly #threadPoolBytes: number;
   #isOpen = true;
 
   /**
@@ -86,6 +88,7 @@ export class FileDevice implements BlockDevice {
     this.path = path;
     this.name = options.name ?? path;
     this.#options = options;
+    this.#threadPoolBytes = options.threadPoolBytes ?? DEFAULT_THREAD_POOL_BYTES;
     const native = options.native === "none" ? undefined : (options.native ?? nativeCalls());
     const direct = options.direct ?? false;
     const how = {
@@ -130,7 +133,7 @@ export class FileDevice implements BlockDevice {
   }
 
   async read(offset: number, buffer: Uint8Array): Promise<void> {
-    if (buffer.length < THREAD_POOL_BYTES || this.#cached !== undefined) return this.#io.read(offset, buffer);
+    if (buffer.length < this.#threadPoolBytes || this.#cached !== undefined) return this.#io.read(offset, buffer);
     checkRange(this.name, this.sizeBytes, offset, buffer.length);
     for (let done = 0; done < buffer.length; ) {
       const at = this.#io.base + offset + done;
@@ -146,7 +149,7 @@ export class FileDevice implements BlockDevice {
   }
 
   async write(offset: number, buffer: Uint8Array, options?: { readonly fua?: boolean }): Promise<void> {
-    if (buffer.length < THREAD_POOL_BYTES || this.#cached !== undefined) this.#io.write(offset, buffer);
+    if (buffer.length < this.#threadPoolBytes || this.#cached !== undefined) this.#io.write(offset, buffer);
     else await this.#writeInPool(offset, buffer);
     if (options?.fua === true) await this.flush();
   }
