@@ -38,6 +38,8 @@ export interface ContextOptions {
   /** The home of the host; in this process unless another is given. */
   readonly openHost?: OpenHost;
   readonly runLine?: RunLine;
+  /** Ends the command. */
+  readonly interrupt?: AbortSignal;
 }
 
 export type OpenHost = (options: {
@@ -52,7 +54,9 @@ export class Context {
   readonly streams: Streams;
   readonly environment: Environment;
   readonly #runLine: RunLine | undefined;
-  readonly #isRoot: boolean;
+  readonly isRoot: boolean;
+  /** For what runs until it is told to end. */
+  readonly interrupt: AbortSignal | undefined;
   readonly #openInProcess: OpenHost | undefined;
   #globals: Globals = DEFAULT_GLOBALS;
   #host: Promise<Host> | undefined;
@@ -62,7 +66,8 @@ export class Context {
   constructor(options: ContextOptions) {
     this.streams = options.streams;
     this.environment = options.environment;
-    this.#isRoot = options.isRoot;
+    this.isRoot = options.isRoot;
+    this.interrupt = options.interrupt;
     this.#openInProcess = options.openHost;
     this.#runLine = options.runLine;
   }
@@ -118,7 +123,7 @@ export class Context {
   }
 
   get directories(): { readonly stateDir: string; readonly runDir: string } {
-    return stateDirectories(this.environment, this.#isRoot, this.#globals.stateDir);
+    return stateDirectories(this.environment, this.isRoot, this.#globals.stateDir);
   }
 
   /** May be called twice. */

@@ -127,6 +127,13 @@ export const COMMANDS: readonly CommandEntry[] = [
   entry("device", "wait", "wait for its next event", async () => (await import("./device/wait.js")).waitCommand),
   ...dataEntries("device"),
   entry(undefined, "lsblk", "the tree of block devices", async () => (await import("./lsblk/lsblk.js")).lsblkCommand),
+  entry(undefined, "status", "pools at a glance", async () => (await import("./status.js")).statusCommand),
+  entry(
+    undefined,
+    "doctor",
+    "what is wrong, and how to mend it",
+    async () => (await import("./doctor.js")).doctorCommand,
+  ),
   entry(undefined, "batch", "commands of a file", async () => (await import("./batch/command.js")).batchCommand),
   entry(undefined, "shell", "a prompt for commands", async () => (await import("./shell/command.js")).shellCommand),
   entry(

@@ -14,6 +14,8 @@ export const FAMILY_PAGES: Readonly<Record<string, string>> = {
   table: "udm-table.8",
   device: "udm-device.8",
   lsblk: "udm-lsblk.8",
+  status: "udm-status.8",
+  doctor: "udm-doctor.8",
   batch: "udm-batch.8",
   shell: "udm-shell.8",
   completion: "udm-completion.8",

@@ -279,6 +279,36 @@ export interface BlockNodesRequest {
   readonly details?: boolean;
 }
 
+/** Something a machine may have or not. */
+export interface Capability {
+  readonly id: string;
+  readonly isThere: boolean;
+  readonly detail: string;
+  /** What needs it. */
+  readonly use: string;
+}
+
+export interface Finding {
+  readonly id: string;
+  /** `note`: worth knowing, nothing is wrong. */
+  readonly severity: "wrong" | "note";
+  readonly subject: string;
+  readonly message: string;
+  /** Command that mends it. */
+  readonly fix?: string;
+}
+
+export interface ExaminationRequest {
+  /** Folders to look for programs in, as in PATH. */
+  readonly searchPath: string;
+  readonly isRoot: boolean;
+}
+
+export interface Examination {
+  readonly machine: readonly Capability[];
+  readonly findings: readonly Finding[];
+}
+
 export interface Host {
   // Loop devices
   attachLoop(request: LoopAttach): Promise<LoopInfo>;
@@ -372,6 +402,8 @@ export interface Host {
 
   // Inspection
   blockNodes(request?: BlockNodesRequest): Promise<readonly BlockNode[]>;
+  /** What the machine offers and what is wrong; changes nothing, and works where the state cannot be read. */
+  examine(request: ExaminationRequest): Promise<Examination>;
 
   /**
    * What follows is one change, up to `commit` or `undo`: operations see what those before them did, nothing is written,
@@ -384,7 +416,7 @@ export interface Host {
    * moment, for the next `begin`. @throws StateError EINVAL when more than one pool would change
    */
   commit(): Promise<void>;
-  /** As if nothing had been done since `begin`. */
+  /** As if nothing had been done since `begin`; does nothing after a commit, failed or not. */
   undo(): Promise<void>;
 
   /** The commands of dmsetup, losetup and truncate that the operation called on it amounts to; nothing is changed. */

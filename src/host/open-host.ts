@@ -1,6 +1,7 @@
 /** The host in the command's own process: every operation locks, opens what it needs, does it, and leaves. */
 import { blockNodes } from "./block-nodes.js";
 import { Core, type CoreOptions } from "./core.js";
+import { examine } from "./doctor.js";
 import type { Host } from "./host.js";
 import {
   attachKernelLoop,
@@ -122,6 +123,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
     waitDevice: bound(waitDevice),
 
     blockNodes: bound(blockNodes),
+    examine: bound(examine),
 
     plan: {
       attachLoop: bound(planAttachLoop),
