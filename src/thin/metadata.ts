@@ -16,7 +16,7 @@ import {
   emptyTree,
   highestKey,
   insert,
-  insertBelow,
+  insertRunBelow,
   keyAt,
   lookup,
   lookupNext,
@@ -374,20 +374,30 @@ export class ThinMetadata {
 
   /** Maps a virtual block; what it was mapped to before loses an owner. */
   insertMapping(device: OpenDevice, virtualBlock: number, dataBlock: number): void {
+    this.insertMappings(device, virtualBlock, [dataBlock]);
+  }
+
+  /** Maps virtual blocks in a row, from `first` on, one after the other. */
+  insertMappings(device: OpenDevice, first: number, dataBlocks: readonly number[]): void {
     this.#enterService();
-    invariant(dataBlock < DATA_BLOCK_LIMIT, `data block ${dataBlock} does not fit a mapping`);
     if (this.#time >= TIME_LIMIT) {
       throw new StateError("EINVAL", `the pool's clock ${this.#time} does not fit a mapping`, {
         hint: "copy the devices into a new pool",
       });
     }
     const store = this.#store;
-    setBlockTime(this.#value, 0, dataBlock, this.#time);
     const { upper, mappings } = store.trees;
-    const inserted = insertBelow(upper, store.mappingRoot, device.id, mappings, virtualBlock, this.#value, 0);
+    const valueAt = (index: number) => {
+      const dataBlock = dataBlocks[index]!;
+      invariant(dataBlock < DATA_BLOCK_LIMIT, `data block ${dataBlock} does not fit a mapping`);
+      setBlockTime(this.#value, 0, dataBlock, this.#time);
+      return this.#value;
+    };
+    const count = dataBlocks.length;
+    const inserted = insertRunBelow(upper, store.mappingRoot, device.id, mappings, first, count, valueAt);
     if (inserted === undefined) throw noDevice(device.id);
     store.mappingRoot = inserted.root;
-    if (inserted.isNew) device.mappedBlocks++;
+    device.mappedBlocks += inserted.added;
     device.isChanged = true;
     this.#blocks.trim();
   }

@@ -416,6 +416,19 @@ export class Pool {
     return block;
   }
 
+  /** Fills `blocks` up to `count` with what can be had without a commit. @throws IoError as `allocate` */
+  allocateAtOnce(count: number, blocks: number[]): void {
+    const { metadata } = this;
+    this.change("dm_pool_alloc_data_block", () => {
+      while (blocks.length < count && metadata.freeDataBlocks > 0 && metadata.freeMetadataBlocks > 0) {
+        this.#checkLowWater();
+        const block = metadata.allocateDataBlock();
+        if (block === undefined) return;
+        blocks.push(block);
+      }
+    });
+  }
+
   /** The error for a write that needs a new block in a mode that has none to give. */
   writeRefusal(): UdmError {
     if (this.#mode === "out-of-data-space") {

@@ -342,12 +342,14 @@ export class ThinDevice implements BlockDevice {
     const blocks: number[] = [];
     let writing = false;
     try {
-      while (blocks.length < wanted) {
-        // With blocks in hand a commit would make them leak if the machine stopped before they are mapped.
-        if (blocks.length > 0 && (pool.metadata.freeDataBlocks <= 0 || pool.metadata.freeMetadataBlocks === 0)) break;
+      pool.allocateAtOnce(wanted, blocks);
+      if (blocks.length === 0) {
         const block = await pool.allocate();
-        if (block === undefined) break;
-        blocks.push(block);
+        if (block !== undefined) {
+          blocks.push(block);
+          // With blocks in hand no commit is made: they would leak if the machine stopped before they are mapped.
+          pool.allocateAtOnce(wanted, blocks);
+        }
       }
       if (blocks.length === 0) {
         if (this.#mayWait()) return 0;
@@ -359,9 +361,7 @@ export class ThinDevice implements BlockDevice {
       await pool.untilCommitted();
       if (sharedFrom !== undefined) await pool.untilDataIdle();
       await pool.untilCommitted();
-      pool.change("dm_thin_insert_block", () => {
-        for (const [index, block] of blocks.entries()) pool.metadata.insertMapping(this.#device, first + index, block);
-      });
+      pool.change("dm_thin_insert_block", () => pool.metadata.insertMappings(this.#device, first, blocks));
       return bytes;
     } catch (error) {
       if (writing) await this.#giveBack(blocks);

@@ -8,7 +8,7 @@ import {
   emptyTree,
   highestKey,
   insert,
-  insertBelow,
+  insertRunBelow,
   lookup,
   lookupNext,
   Position,
@@ -449,14 +449,14 @@ describe("sharing", () => {
     const lower = new TestTree(bench);
     const upper = new TestTree(bench);
     const put = (key: number, value: number) => {
-      const inserted = insertBelow(upper.tree, upper.root, 5, lower.tree, key, makeValue(8, value), 0);
+      const inserted = insertRunBelow(upper.tree, upper.root, 5, lower.tree, key, 1, () => makeValue(8, value));
       if (inserted !== undefined) upper.root = inserted.root;
       return inserted;
     };
     expect(put(1, 1)).toBeUndefined();
     upper.put(5, lower.root);
-    for (let key = 0; key < 1000; key++) expect(put(key, key)?.isNew).toBe(true);
-    expect(put(7, 70)?.isNew).toBe(false);
+    for (let key = 0; key < 1000; key++) expect(put(key, key)?.added).toBe(1);
+    expect(put(7, 70)?.added).toBe(0);
     lower.root = upper.get(5)!;
     expect(lower.keys.length).toBe(1000);
     expect(lower.get(7)).toBe(70);

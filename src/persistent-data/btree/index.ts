@@ -1,4 +1,4 @@
-export { type Inserted, insert, insertBelow } from "./insert.js";
+export { type Inserted, insert, insertRunBelow } from "./insert.js";
 export { highestKey, lookup, lookupNext, Position } from "./lookup.js";
 export {
   BTREE_NODE,

@@ -46,26 +46,39 @@ export function insert(tree: Tree, root: number, key: number, value: ReadView, o
 }
 
 /**
- * Sets a value in a tree whose root is a value of another tree, shadowing both on one way down.
- * @param upper the tree of roots; `upperKey` must be in it
+ * Sets the values of `count` keys in a row, from `first` on, in a tree whose root is a value of another tree, shadowing both
+ * on the way down. Blocks and bytes are those of one insertion after the other; but where the next key falls into the
+ * same leaf, and nothing on the way to it would have to make room, it is put there without going down again.
+ * @param upper the tree of roots; `upperKey` must be in it, else undefined is returned
+ * @param valueAt gives the value of the key `first + index` at the start of a view, which is used at once
+ * @returns the new root of `upper`, and how many keys were not there before
  */
-export function insertBelow(
+export function insertRunBelow(
   upper: Tree,
   root: number,
   upperKey: number,
   lower: Tree,
-  key: number,
-  value: ReadView,
-  offset: number,
-): Inserted | undefined {
-  const spine = new Spine();
-  const upperIndex = descend(spine, upper, root, upperKey, -1);
-  const leaf = spine.current.view;
-  if (upperIndex >= nrEntriesOf(leaf) || keyAt(leaf, upperIndex) !== upperKey) return undefined;
-  spine.enterTree();
-  const index = descend(spine, lower, childAt(leaf, upperIndex), key, upperIndex);
-  const isNew = putValue(lower, spine.current, index, key, value, offset);
-  return { root: spine.rootOr(root), isNew };
+  first: number,
+  count: number,
+  valueAt: (index: number) => ReadView,
+): { readonly root: number; readonly added: number } | undefined {
+  let added = 0;
+  let upperRoot = root;
+  for (let done = 0; done < count; ) {
+    const spine = new Spine();
+    const upperIndex = descend(spine, upper, upperRoot, upperKey, -1);
+    const leaf = spine.current.view;
+    if (upperIndex >= nrEntriesOf(leaf) || keyAt(leaf, upperIndex) !== upperKey) return undefined;
+    spine.enterTree();
+    let index = descend(spine, lower, childAt(leaf, upperIndex), first + done, upperIndex);
+    upperRoot = spine.rootOr(upperRoot);
+    const { current } = spine;
+    do {
+      if (putValue(lower, current, index++, first + done, valueAt(done), 0)) added++;
+      done++;
+    } while (done < count && !spine.madeRoom && first + done < spine.high && hasRoomFor(current.view, first + done));
+  }
+  return { root: upperRoot, added };
 }
 
 /** Walks to the leaf for `key`, making room on the way. @returns where the key is or belongs in the leaf */
@@ -75,6 +88,7 @@ function descend(spine: Spine, tree: Tree, root: number, key: number, parentInde
   for (let isTop = true; ; isTop = false) {
     spine.step(tree, blocknr, index);
     if (!hasRoomFor(spine.current.view, key)) {
+      spine.madeRoom = true;
       if (isTop) splitBeneath(tree, spine.current);
       else makeRoom(tree, spine, index, key);
     }
@@ -85,6 +99,7 @@ function descend(spine: Spine, tree: Tree, root: number, key: number, parentInde
       setKeyAt(view, 0, key);
       index = 0;
     }
+    if (index + 1 < nrEntriesOf(view)) spine.high = keyAt(view, index + 1);
     blocknr = childAt(view, index);
   }
 }

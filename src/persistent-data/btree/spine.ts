@@ -13,6 +13,10 @@ export class Spine {
   #current: WriteBlock | undefined;
   #root: number | undefined;
   #depth = 0;
+  /** First key that belongs behind the current node. */
+  high = Number.POSITIVE_INFINITY;
+  /** A node on the way was full: the tree has another shape than it had when the way down began. */
+  madeRoom = false;
 
   /** The node being worked on. */
   get current(): WriteBlock {
@@ -50,6 +54,8 @@ export class Spine {
   /** The walk goes on in another tree whose root is a value of the current leaf. */
   enterTree(): void {
     this.#depth = 0;
+    this.high = Number.POSITIVE_INFINITY;
+    this.madeRoom = false;
   }
 }
 
