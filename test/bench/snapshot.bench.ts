@@ -19,7 +19,7 @@ const METADATA_BYTES = 256 * 2 ** 20;
 const BLOCK_BYTES = 64 * 1024;
 const DATA_BLOCKS = 2 * MAPPINGS;
 const MOST_MS = 5;
-const SNAPSHOTS_PER_MEASURE = 20;
+const SNAPSHOTS_PER_MEASURE = 200;
 
 export async function run(session: Session): Promise<void> {
   await compareDepths(session, "in memory", new MemoryDevice({ sizeBytes: METADATA_BYTES }));

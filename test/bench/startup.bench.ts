@@ -1,8 +1,8 @@
 /**
  * How long a command takes that does next to nothing, over a node that does nothing.
  *
- * What bounds it. `--version`: reading and compiling the program's first file. `pool status`: the same for commander and
- * the host, koffi for the locks (5 ms), and opening the pool.
+ * What bounds it. Both: node's loader for ES modules and the compilation of what is loaded. `pool status`, on top: reading
+ * and compiling commander, host and engine (400 kB, 15 ms), koffi for the locks (5 ms), the rest opens the pool.
  */
 import { join } from "node:path";
 import { run as runProgram } from "../../src/io/index.js";
