@@ -27,6 +27,28 @@ const REST_MS = 50;
 const LONGEST_HOLD_MS = 2000;
 const TURN_MS = 60;
 
+/** What operations run in: a command's own process, or a daemon that many commands share. */
+export interface Core {
+  readonly runDir: string;
+  readonly file: StateFile;
+  log(line: string): void;
+  /** Reads records only; opens nothing, waits for nobody. */
+  view<T>(run: (session: Session) => Promise<T> | T): Promise<T>;
+  /** Runs alone: with everything mended before and written afterwards. */
+  change<T>(purpose: string, run: (session: Session) => Promise<T> | T): Promise<T>;
+  /**
+   * What follows is one change, up to `commit` or `undo`: operations see what those before them did, and nothing is
+   * written. For operations on state and metadata; the pools must not be taken away, and no data is written.
+   */
+  begin(purpose: string): Promise<void>;
+  /** Makes the group true, all of it or, when it throws, nothing. The pools stay open for a moment. */
+  commit(): Promise<void>;
+  /** As if the group had never begun; nothing when it has ended. */
+  undo(): Promise<void>;
+  /** Waits for the operation under way, if there is one. A group that was not committed never was. */
+  close(): Promise<void>;
+}
+
 /** Operations that take place together, under one lock; the pools stay open between groups. */
 interface Group {
   readonly lock: FileLock;
@@ -34,7 +56,8 @@ interface Group {
   readonly sinceMs: number;
 }
 
-export class Core {
+/** The core of a command's own process: every operation locks, opens, does, and leaves. */
+export class CommandCore implements Core {
   readonly runDir: string;
   readonly file: StateFile;
   readonly #options: CoreOptions;
@@ -56,7 +79,6 @@ export class Core {
     this.#options.log?.(line);
   }
 
-  /** Reads records only; opens nothing, waits for nobody. */
   async view<T>(run: (session: Session) => Promise<T> | T): Promise<T> {
     if (this.#isInGroup) return this.change("view", run);
     const state = this.file.read();
@@ -64,15 +86,10 @@ export class Core {
     return run(this.#session(state));
   }
 
-  /** Runs alone: under the lock, with everything mended before and written afterwards. */
   change<T>(purpose: string, run: (session: Session) => Promise<T> | T): Promise<T> {
     return this.#inTurn(() => (this.#isInGroup ? this.#held(run) : this.#alone(purpose, run)));
   }
 
-  /**
-   * What follows is one change, up to `commit` or `undo`: operations see what those before them did, and nothing is
-   * written. For operations on state and metadata; the pools must not be taken away, and no data is written.
-   */
   begin(purpose: string): Promise<void> {
     return this.#inTurn(async () => {
       clearTimeout(this.#restTimer);
@@ -82,7 +99,6 @@ export class Core {
     });
   }
 
-  /** Makes the group true, all of it or, when it throws, nothing. The pools stay open for a moment. */
   commit(): Promise<void> {
     return this.#inTurn(async () => {
       const group = this.#ownGroup();
@@ -102,14 +118,12 @@ export class Core {
     });
   }
 
-  /** As if the group had never begun; nothing when it has ended. */
   undo(): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#isInGroup) await this.#drop(this.#ownGroup());
     });
   }
 
-  /** Waits for the operation under way, if there is one. A group that was not committed never was. */
   async close(): Promise<void> {
     if (this.#isInGroup) await this.undo();
     await this.#inTurn(() => this.#endRest());

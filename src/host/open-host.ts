@@ -1,6 +1,6 @@
 /** The host in the command's own process: every operation locks, opens what it needs, does it, and leaves. */
 import { blockNodes } from "./block-nodes.js";
-import { Core, type CoreOptions } from "./core.js";
+import { CommandCore, type Core, type CoreOptions } from "./core.js";
 import { examine } from "./doctor.js";
 import type { Host } from "./host.js";
 import {
@@ -66,7 +66,11 @@ export type HostOptions = CoreOptions;
  * @param options.lockTimeoutMs how long a change waits for its turn; default 30 seconds
  */
 export async function openHost(options: HostOptions): Promise<Host> {
-  const core = new Core(options);
+  return hostOver(new CommandCore(options));
+}
+
+/** All operations over a core: a command's own, or a daemon's. */
+export function hostOver(core: Core): Host {
   const bound = <Rest extends unknown[], Result>(
     operation: (core: Core, ...rest: Rest) => Promise<Result>,
   ): ((...rest: Rest) => Promise<Result>) => {
