@@ -56,14 +56,14 @@ export class ImageFile implements Disposable {
     this.#stretchEnd = to;
   }
 
-  /** Not before the end of the last write. @throws IoError, SpaceError */
-  write(offset: number, piece: Buffer): void {
+  /** `length` bytes of a buffer, not before the end of the last write. @throws IoError, SpaceError */
+  write(offset: number, buffer: Buffer, from: number, length: number): void {
     this.#giveBack(this.#writtenTo, Math.min(offset, this.#allocatedTo));
-    const end = offset + piece.length;
+    const end = offset + length;
     if (end > this.#allocatedTo) this.#allocate(Math.max(offset, this.#allocatedTo));
     try {
-      for (let done = 0; done < piece.length; ) {
-        const count = writeSync(this.#fd, piece, done, piece.length - done, offset + done);
+      for (let done = 0; done < length; ) {
+        const count = writeSync(this.#fd, buffer, from + done, length - done, offset + done);
         if (count === 0) throw new IoError("EIO", `${this.#path}: nothing could be written at ${offset + done}`);
         done += count;
       }

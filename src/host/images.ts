@@ -50,9 +50,7 @@ interface Range {
 /** Where an image goes. */
 interface Sink {
   /** The buffer is used again once this resolves. */
-  write(offset: number, piece: Buffer): Promise<void> | void;
-  /** A stretch that holds data, before its first piece. */
-  expect?(from: number, to: number): void;
+  write(offset: number, piece: Buffer): Promise<void>;
   /**
    * [from, to) reads as zeros in the source. Called before and behind what is written next. Absent where all that is not
    * written reads as zeros.
@@ -60,7 +58,6 @@ interface Sink {
   zeros?(from: number, to: number, when: "before" | "behind"): Promise<void> | void;
   /** Larger where the unit is. */
   readonly pieceBytes: number;
-  readonly readAheadPieces: number;
 }
 
 /** A file of any length: its whole sectors as a device, the rest apart. */
@@ -92,7 +89,6 @@ export async function copyIn(device: BlockDevice, image: Image, progress: Progre
     // reaches into the zeros where units and blocks do not agree, and then holds whatever the pool leaves in new blocks.
     zeros: (from, to) => clear(device, from, to),
     pieceBytes: PIECE_IN_BYTES,
-    readAheadPieces: READ_AHEAD_PIECES,
   };
   let dataBytes = await copyData(image.device, { from: 0, to: whole }, { unit, sink, report });
   let at = whole;
@@ -121,16 +117,35 @@ export async function copyOut(device: BlockDevice, path: string, progress: Progr
   if (present !== undefined) new Claims().claim({ path, role: "exported image" }).release();
   const report = reporter(progress, device.sizeBytes);
   using file = new ImageFile(path, device.sizeBytes);
-  const sink: Sink = {
-    write: (offset, piece) => file.write(offset, piece),
-    expect: (from, to) => file.expect(from, to),
-    pieceBytes: PIECE_OUT_BYTES,
-    readAheadPieces: 0,
-  };
-  const range = { from: 0, to: device.sizeBytes };
-  const dataBytes = await copyData(device, range, { unit: FILE_UNIT_BYTES, sink, report });
+  const dataBytes = await copyToFile(device, file, report);
   file.finish();
   report(device.sizeBytes, true);
+  return dataBytes;
+}
+
+/** Without a promise where the device can. @returns bytes written */
+async function copyToFile(device: BlockDevice, file: ImageFile, report: (done: number) => void): Promise<number> {
+  const buffer = Buffer.allocUnsafeSlow(PIECE_OUT_BYTES);
+  const turn = turnTaker();
+  let dataBytes = 0;
+  let at = 0;
+  const put = (from: number, to: number) => {
+    file.write(at + from, buffer, from, to - from);
+    dataBytes += to - from;
+  };
+  for await (const { from, to } of dataStretches(device, { from: 0, to: device.sizeBytes }, FILE_UNIT_BYTES)) {
+    file.expect(from, to);
+    for (at = from; at < to; at += PIECE_OUT_BYTES) {
+      const length = Math.min(PIECE_OUT_BYTES, to - at);
+      const piece = length === buffer.length ? buffer : buffer.subarray(0, length);
+      const done = device.tryRead?.(at, piece) ?? 0;
+      if (done < length) await device.read(at + done, piece.subarray(done));
+      forEachNonZero(piece, FILE_UNIT_BYTES, put);
+      report(at);
+      const wait = turn();
+      if (wait !== undefined) await wait;
+    }
+  }
   return dataBytes;
 }
 
@@ -143,7 +158,6 @@ async function copyToBlockDevice(device: BlockDevice, path: string, progress: Pr
     write: (offset, piece) => target.write(offset, piece),
     zeros: (from, to, when) => (when === "before" ? target.writeZeroes(from, to - from) : undefined),
     pieceBytes: PIECE_IN_BYTES,
-    readAheadPieces: READ_AHEAD_PIECES,
   };
   const range = { from: 0, to: device.sizeBytes };
   const dataBytes = await copyData(device, range, { unit: DEFAULT_UNIT_BYTES, sink, report });
@@ -179,15 +193,15 @@ async function copyData(
   };
   const pipe = new Pipe({
     pieceBytes,
-    readAheadPieces: sink.readAheadPieces,
     read: (offset, piece) => source.read(offset, piece),
     put: async (offset, piece) => {
-      for (const run of nonZero(piece, unit)) await put(offset + run.from, piece.subarray(run.from, run.to));
+      const runs: Range[] = [];
+      forEachNonZero(piece, unit, (from, to) => runs.push({ from, to }));
+      for (const { from, to } of runs) await put(offset + from, piece.subarray(from, to));
     },
   });
   try {
     for await (const { from, to } of dataStretches(source, range, unit)) {
-      sink.expect?.(from, to);
       for (let offset = from; offset < to; offset += pieceBytes) {
         await pipe.add(offset, Math.min(pieceBytes, to - offset));
         report(offset);
@@ -207,7 +221,6 @@ async function copyData(
 
 interface PipeOptions {
   readonly pieceBytes: number;
-  readonly readAheadPieces: number;
   read(offset: number, piece: Buffer): Promise<void>;
   put(offset: number, piece: Buffer): Promise<void>;
 }
@@ -228,7 +241,7 @@ class Pipe {
 
   constructor(options: PipeOptions) {
     this.#options = options;
-    this.#slots = Array.from({ length: options.readAheadPieces + 1 }, () => {
+    this.#slots = Array.from({ length: READ_AHEAD_PIECES + 1 }, () => {
       const buffer = Buffer.allocUnsafeSlow(options.pieceBytes);
       return { buffer, offset: 0, piece: buffer, reading: Promise.resolve() };
     });
@@ -270,23 +283,21 @@ function pieceBytesFor(unit: number, wanted: number): number {
   return Math.min(Math.max(unit, floorTo(wanted, unit)), MAX_PIECE_BYTES);
 }
 
-/** Runs of units that are not all zeros. A unit larger than the piece is judged in parts. */
-function nonZero(piece: Buffer, unit: number): readonly Range[] {
-  const found: { from: number; to: number }[] = [];
+/** Runs of units that are not all zeros, in order. A unit larger than the piece is judged in parts. */
+function forEachNonZero(piece: Buffer, unit: number, visit: (from: number, to: number) => void): void {
+  let begin = -1;
   for (let from = 0; from < piece.length; from += unit) {
-    const to = Math.min(from + unit, piece.length);
-    if (isZero(piece, from, to)) continue;
-    const last = found.at(-1);
-    if (last?.to === from) last.to = to;
-    else found.push({ from, to });
+    const isData = piece[from] !== 0 || !isZero(piece, from, Math.min(from + unit, piece.length));
+    if (isData === begin >= 0) continue;
+    if (!isData) visit(begin, from);
+    begin = isData ? from : -1;
   }
-  return found;
+  if (begin >= 0) visit(begin, piece.length);
 }
 
 const ZEROS = Buffer.alloc(DEFAULT_UNIT_BYTES);
 
 function isZero(piece: Buffer, from: number, to: number): boolean {
-  if (piece[from] !== 0) return false;
   for (let at = from; at < to; at += ZEROS.length) {
     const end = Math.min(at + ZEROS.length, to);
     if (piece.compare(ZEROS, 0, end - at, at, end) !== 0) return false;
