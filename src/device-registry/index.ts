@@ -3,6 +3,8 @@ export { MappedDevice } from "./mapped-device.js";
 export { compareNames, mangle, parseName, parseUuid, unmangle } from "./names.js";
 export {
   type Below,
+  type Hold,
+  type Holder,
   MAPPED_MAJOR,
   Registry,
   type RegistryOptions,

@@ -29,6 +29,7 @@ export class MappedDevice implements BlockDevice {
   #underWay = 0;
   #drained: (() => void) | undefined;
   #waiting: (() => void)[] = [];
+  readonly #listeners = new Set<() => void>();
 
   /** @param name asked for each time: devices are renamed */
   constructor(name: () => string) {
@@ -70,6 +71,38 @@ export class MappedDevice implements BlockDevice {
     this.#segments = segments;
     this.#sizeBytes = options.sizeBytes;
     this.#isReadOnly = options.isReadOnly;
+    for (const listener of this.#listeners) listener();
+  }
+
+  /** Told after each new table, before requests flow: size and read-only may have changed. @returns ends it */
+  onTable(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Without a promise where a sole target can; 0 while suspended, or when the request leaves the device. */
+  tryRead(offset: number, buffer: Uint8Array): number {
+    const device = this.#soleDevice(offset, buffer.length);
+    if (device === undefined) return 0;
+    if (device.tryRead !== undefined) return device.tryRead(offset, buffer);
+    if (device.sync === undefined) return 0;
+    device.sync.read(offset, buffer);
+    return buffer.length;
+  }
+
+  /** The same for writing. */
+  tryWrite(offset: number, buffer: Uint8Array): number {
+    const device = this.#isReadOnly ? undefined : this.#soleDevice(offset, buffer.length);
+    if (device === undefined) return 0;
+    if (device.tryWrite !== undefined) return device.tryWrite(offset, buffer);
+    if (device.sync === undefined) return 0;
+    device.sync.write(offset, buffer);
+    return buffer.length;
+  }
+
+  #soleDevice(offset: number, length: number): BlockDevice | undefined {
+    if (this.#isSuspended || this.#segments.length !== 1) return undefined;
+    return offset >= 0 && offset + length <= this.#sizeBytes ? this.#segments[0]!.target.device : undefined;
   }
 
   /** Holds new requests back and waits for those under way, which a `noflush` does not. */
@@ -135,6 +168,13 @@ export class MappedDevice implements BlockDevice {
   }
 
   async refreshSize(): Promise<void> {}
+
+  /** Takes the targets away without closing them; requests wait for new ones. */
+  takeTargets(): readonly Segment[] {
+    const segments = this.#segments;
+    this.#segments = [];
+    return segments;
+  }
 
   /** Closes the targets, not what they stand on. */
   async close(): Promise<void> {

@@ -48,6 +48,28 @@ export interface RegistryOptions {
   readonly cacheBlocks?: number;
   /** Pools commit only when they are told to: by `commitHeld` of each. */
   readonly holdsCommits?: boolean;
+  /** Who has a device open that this registry does not know of. */
+  readonly holdersOf?: (minor: number) => readonly Holder[];
+  /** The event counter of a device went up. */
+  readonly onEvent?: (record: DeviceRecord) => void;
+}
+
+/** Somebody outside who has a mapped device open. */
+export interface Holder {
+  /** `NBD export`, `block device /dev/loop3` */
+  readonly what: string;
+  /** How to make it let go. */
+  readonly hint: string;
+}
+
+/** A mapped device that stays open, the same object through new tables and names, until it is released. */
+export interface Hold extends AsyncDisposable {
+  readonly device: MappedDevice;
+  readonly minor: number;
+  /** Its present name. */
+  readonly name: string;
+  /** May be called twice. What was open only for it is closed by the owner of the registry. */
+  release(): void;
 }
 
 interface Opened {
@@ -71,12 +93,15 @@ export class Registry {
   /** In byte order; made again when a name comes or goes. */
   #sortedNames: readonly string[] | undefined;
   readonly #opened = new Map<number, Opened>();
+  readonly #holds = new Map<number, Set<Holder>>();
   readonly #below: Below;
   readonly #log: (line: string) => void;
   readonly #options: RegistryOptions;
+  #holdsCommits: boolean;
 
   constructor(options: RegistryOptions) {
     this.#options = options;
+    this.#holdsCommits = options.holdsCommits ?? false;
     this.#below = options.below;
     this.#log = options.log ?? (() => {});
     for (const record of options.devices) this.#put(record.name, record);
@@ -123,12 +148,31 @@ export class Registry {
       .map((each) => each.name);
   }
 
-  /** One for each table of another device that uses it. */
+  /** One for each table of another device that uses it, and one for each holder. */
   openCount(record: DeviceRecord): number {
     const number = Registry.numberOf(record);
-    return this.records()
+    const tables = this.records()
       .flatMap((each) => tablesOf(each))
       .filter((lines) => devicesOf(lines).includes(number)).length;
+    return tables + this.holdersOf(record).length;
+  }
+
+  holdersOf(record: DeviceRecord): readonly Holder[] {
+    return [...(this.#holds.get(record.minor) ?? []), ...(this.#options.holdersOf?.(record.minor) ?? [])];
+  }
+
+  /** @throws StateError EBUSY while another device's table uses it, or somebody has it open */
+  refuseInUse(record: DeviceRecord, label = record.name): void {
+    const users = this.usersOf(Registry.numberOf(record));
+    if (users.length > 0) {
+      throw new StateError("EBUSY", `'${label}' is in use by ${users.join(", ")}`, {
+        hint: `remove ${users.length === 1 ? "it" : "them"} first, or use --deferred`,
+      });
+    }
+    const [holder] = this.holdersOf(record);
+    if (holder !== undefined) {
+      throw new StateError("EBUSY", `'${label}' is in use: ${holder.what}`, { hint: holder.hint });
+    }
   }
 
   /** `MAJ:MIN` of what a table stands on, in reverse order of first reference. */
@@ -238,6 +282,7 @@ export class Registry {
     if (record.live !== undefined && (isPool(record) || this.#opened.has(record.minor))) {
       const { device } = await this.#open(record);
       const noflush = options.noflush ?? false;
+      if (!isPool(record)) await this.#quietAbove(record);
       await device.suspend({ noflush });
       for (const { target } of device.segments) await target.suspend?.({ noflush });
     }
@@ -258,20 +303,27 @@ export class Registry {
       if (record.live === undefined || !record.suspended) return this.#update(record.name, { suspended: false });
       const opened = await this.#open(record);
       await this.#preResume(record, opened.device.segments, false);
-      opened.device.resume();
-      return this.#update(record.name, { suspended: false });
+      this.#letFlow(record, opened.device);
+      this.#update(record.name, { suspended: false });
+      return this.#resumeAbove(this.get(record.name));
     }
     try {
       await this.#checkSizes(record, next.lines, { isFirst: false });
     } catch (error) {
       await this.clear(name);
-      this.#update(name, { suspended: true });
+      const open = this.#opened.get(record.minor)?.device;
+      if (open !== undefined && open.segments.length > 0) {
+        if (!isPool(record)) await this.#quietAbove(record);
+        await open.suspend({ noflush: false });
+      }
+      this.#update(record.name, { suspended: true });
       throw error;
     }
     const opened = this.#openedOf(record);
     const isOpen = opened.device.segments.length > 0;
     if (isOpen || (record.live !== undefined && isPool(record))) {
       const { device } = await this.#open(record);
+      if (!isPool(record)) await this.#quietAbove(record);
       await device.suspend({ noflush: false });
       if (!record.suspended) for (const { target } of device.segments) await target.suspend?.({ noflush: false });
     }
@@ -291,8 +343,9 @@ export class Registry {
     this.#put(record.name, { ...rest, live: next.lines, readOnly: next.readOnly, suspended: true });
     options.onSwapped?.();
     await this.#preResume(record, segments, true);
-    opened.device.resume();
+    this.#letFlow(record, opened.device);
     this.#update(record.name, { suspended: false });
+    await this.#resumeAbove(this.get(name));
   }
 
   rename(oldName: string, newName: string): void {
@@ -320,12 +373,7 @@ export class Registry {
   /** @throws StateError EBUSY while another device's table uses it */
   async remove(name: string): Promise<void> {
     const record = this.get(name);
-    const users = this.usersOf(Registry.numberOf(record));
-    if (users.length > 0) {
-      throw new StateError("EBUSY", `'${record.name}' is in use by ${users.join(", ")}`, {
-        hint: `remove ${users.length === 1 ? "it" : "them"} first, or use --deferred`,
-      });
-    }
+    this.refuseInUse(record);
     await this.#close(record);
     this.#drop(record.name);
   }
@@ -338,6 +386,7 @@ export class Registry {
     const line = { startSectors: 0, lengthSectors: tableSectors(record.live), type: "error", args: [] };
     const { inactive: _inactive, pool: _pool, ...rest } = record;
     this.#put(record.name, { ...rest, live: [line], suspended: false });
+    if (this.#holds.has(record.minor)) await this.#open(this.get(record.name));
   }
 
   /** Changes what is only remembered: flags, event number, the pool's part. */
@@ -348,9 +397,23 @@ export class Registry {
     this.#update(this.get(name).name, change);
   }
 
-  /** Puts a table in place that differs in length only, without opening anything. */
-  replaceLive(name: string, live: readonly TargetLine[]): void {
-    this.#update(this.get(name).name, { live });
+  /** Puts a table in place that differs in length only; a device that is open takes it up while its requests wait. */
+  async replaceLive(name: string, live: readonly TargetLine[]): Promise<void> {
+    const record = this.get(name);
+    const opened = this.#opened.get(record.minor);
+    if (opened === undefined || opened.device.segments.length === 0) return this.#update(record.name, { live });
+    const segments = await this.#openTargets(record, live, record.readOnly);
+    await this.#quietAbove(record);
+    const old = opened.device.segments;
+    await opened.device.suspend({ noflush: false });
+    opened.device.setTargets(segments, {
+      sizeBytes: tableSectors(live) * SECTOR_BYTES,
+      isReadOnly: record.readOnly,
+    });
+    this.#update(record.name, { live });
+    if (!record.suspended) this.#letFlow(record, opened.device);
+    await closeAll(old, opened.pool);
+    await this.#resumeAbove(record);
   }
 
   // Bytes, status, messages
@@ -364,6 +427,183 @@ export class Registry {
     this.#refuseSuspended(record);
     const { device } = await this.#open(record);
     return device;
+  }
+
+  /**
+   * Keeps a device open for somebody outside. While it is held it is not removed, its table may be replaced, and its
+   * requests wait while it is suspended. @throws StateError ENXIO (no live table), and whatever opening it throws
+   */
+  async hold(name: string, holder: Holder): Promise<Hold> {
+    const record = this.get(name);
+    if (record.live === undefined) {
+      throw new StateError("ENXIO", `'${record.name}' has no live table`, { hint: `udm table resume ${record.name}` });
+    }
+    const { device } = await this.#open(record);
+    const { minor } = record;
+    const holders = this.#holds.get(minor) ?? new Set();
+    this.#holds.set(minor, holders);
+    // Two may describe themselves alike.
+    const own = { ...holder };
+    holders.add(own);
+    const release = () => {
+      holders.delete(own);
+      if (holders.size === 0 && this.#holds.get(minor) === holders) this.#holds.delete(minor);
+    };
+    const nameNow = () => this.#nameOfMinor.get(minor) ?? record.name;
+    return {
+      device,
+      minor,
+      get name() {
+        return nameNow();
+      },
+      release,
+      async [Symbol.asyncDispose]() {
+        release();
+      },
+    };
+  }
+
+  /** The requests of held devices wait, and nothing of the open pools is committed but by `commitHeld`, until `letGo`. */
+  async holdBack(): Promise<void> {
+    for (const minor of this.#holds.keys()) await this.#opened.get(minor)?.device.suspend({ noflush: false });
+    for (const { pool } of this.openPools()) {
+      if (pool.canChangeMetadata) await pool.commit();
+      pool.holdsCommits = true;
+    }
+    this.#holdsCommits = true;
+  }
+
+  letGo(): void {
+    this.#holdsCommits = false;
+    for (const { pool } of this.openPools()) pool.holdsCommits = false;
+    for (const minor of this.#holds.keys()) {
+      const record = this.#recordOf(minor);
+      const opened = this.#opened.get(minor);
+      if (record !== undefined && opened !== undefined && !this.#isHeldBack(record)) opened.device.resume();
+    }
+  }
+
+  get hasHolds(): boolean {
+    return this.#holds.size > 0;
+  }
+
+  /** Closes what is open and neither held nor below something that is. */
+  async closeUnused(): Promise<void> {
+    const needed = this.#neededByHolds();
+    const failures: unknown[] = [];
+    for (const record of [...this.inDependencyOrder()].reverse()) {
+      if (!needed.has(record.minor)) await this.#close(record).catch((error: unknown) => failures.push(error));
+    }
+    if (failures.length > 0) throw failures[0];
+  }
+
+  /** Numbers of devices that are not mapped and that open ones stand on. */
+  numbersBelow(): ReadonlySet<string> {
+    const numbers = new Set<string>();
+    for (const record of this.records()) {
+      if (!this.#opened.has(record.minor)) continue;
+      for (const lines of tablesOf(record)) for (const number of devicesOf(lines)) numbers.add(number);
+    }
+    return numbers;
+  }
+
+  #neededByHolds(): ReadonlySet<number> {
+    const needed = new Set<number>();
+    const visit = (record: DeviceRecord | undefined) => {
+      if (record === undefined || needed.has(record.minor)) return;
+      needed.add(record.minor);
+      for (const lines of tablesOf(record)) for (const number of devicesOf(lines)) visit(this.find(number));
+    };
+    for (const minor of this.#holds.keys()) visit(this.#recordOf(minor));
+    return needed;
+  }
+
+  #recordOf(minor: number): DeviceRecord | undefined {
+    return this.#records.get(this.#nameOfMinor.get(minor) ?? "");
+  }
+
+  /**
+   * Other records take the place of those there are. All is closed (what pools have not committed is committed, or with
+   * `abandon` forgotten), and what is held is opened anew as its record says; its requests wait meanwhile. A held device that
+   * cannot be opened answers with errors.
+   */
+  async revert(records: readonly DeviceRecord[], options: { readonly abandon: boolean }): Promise<unknown> {
+    const failures: unknown[] = [];
+    this.#holdsCommits = this.#options.holdsCommits ?? false;
+    for (const minor of this.#holds.keys()) await this.#opened.get(minor)?.device.suspend({ noflush: true });
+    if (options.abandon) for (const { pool } of this.openPools()) pool.abandon();
+    for (const record of [...this.inDependencyOrder()].reverse()) {
+      await this.#close(record).catch((error: unknown) => failures.push(error));
+    }
+    this.#records.clear();
+    this.#nameOfMinor.clear();
+    this.#sortedNames = undefined;
+    for (const record of records) this.#put(record.name, record);
+    for (const minor of this.#holds.keys()) {
+      const record = this.#recordOf(minor);
+      if (record === undefined) continue;
+      await this.#open(record).catch((error: unknown) => {
+        failures.push(error);
+        return this.#failHeld(record, error);
+      });
+    }
+    return failures[0];
+  }
+
+  /** A held device that cannot be opened: no request waits for ever. */
+  async #failHeld(record: DeviceRecord, error: unknown): Promise<void> {
+    this.#log(`device '${record.name}' cannot be opened again: ${messageOf(error)}`);
+    const { device } = this.#openedOf(record);
+    const lengthSectors = tableSectors(record.live ?? []);
+    const line = { startSectors: 0, lengthSectors, type: "error", args: [] };
+    const segments = await this.#openTargets(record, [line], false);
+    device.setTargets(segments, { sizeBytes: lengthSectors * SECTOR_BYTES, isReadOnly: record.readOnly });
+    device.resume();
+  }
+
+  /**
+   * Holds the requests of the open devices that stand on one, and waits for those under way: what is synchronous above
+   * cannot wait below. Up to a pool, where the requests of its thin devices wait.
+   */
+  async #quietAbove(record: DeviceRecord): Promise<void> {
+    for (const user of this.#openUsers(record)) {
+      const { device, pool } = this.#openedOf(user);
+      if (device.isSuspended) continue;
+      if (!isPool(user)) await this.#quietAbove(user);
+      await device.suspend({ noflush: false });
+      await pool?.suspend();
+    }
+  }
+
+  /** Lets those go again that nothing else holds back. */
+  async #resumeAbove(record: DeviceRecord): Promise<void> {
+    for (const user of this.#openUsers(record)) {
+      const { device, pool } = this.#openedOf(user);
+      if (!device.isSuspended || this.#isHeldBack(user)) continue;
+      if (pool?.isSuspended === true) await pool.resume();
+      this.#letFlow(user, device);
+      if (!isPool(user)) await this.#resumeAbove(user);
+    }
+  }
+
+  /** Inside a group, what is held waits for its end. */
+  #letFlow({ minor }: DeviceRecord, device: MappedDevice): void {
+    if (!this.#holdsCommits || !this.#holds.has(minor)) device.resume();
+  }
+
+  #openUsers(record: DeviceRecord): readonly DeviceRecord[] {
+    return this.usersOf(Registry.numberOf(record))
+      .map((name) => this.get(name))
+      .filter((user) => this.#opened.get(user.minor)?.device.segments.length !== 0 && this.#opened.has(user.minor));
+  }
+
+  /** It is suspended, or something it stands on is. */
+  #isHeldBack(record: DeviceRecord): boolean {
+    if (record.suspended) return true;
+    return devicesOf(record.live ?? []).some((number) => {
+      const below = this.find(number);
+      return below !== undefined && below !== record && this.#isHeldBack(below);
+    });
   }
 
   /** The pool a device is; works while it is suspended. */
@@ -704,13 +944,15 @@ export class Registry {
       poolOf: (number) => this.openPool(number),
       runtime: record.pool?.runtime,
       onEvent: () => {
-        const present = this.records().find((each) => each.minor === minor);
-        if (present !== undefined) this.#update(present.name, { eventNr: present.eventNr + 1 });
+        const present = this.#recordOf(minor);
+        if (present === undefined) return;
+        this.#update(present.name, { eventNr: present.eventNr + 1 });
+        this.#options.onEvent?.(this.get(present.name));
       },
       log: this.#log,
       noSpaceTimeoutMs: this.#options.noSpaceTimeoutMs,
       cacheBlocks: this.#options.cacheBlocks,
-      ...(this.#options.holdsCommits === undefined ? {} : { holdsCommits: this.#options.holdsCommits }),
+      ...(this.#holdsCommits ? { holdsCommits: true } : {}),
     };
   }
 
@@ -734,10 +976,15 @@ export class Registry {
   async #close(record: DeviceRecord): Promise<void> {
     const opened = this.#opened.get(record.minor);
     if (opened === undefined) return;
-    this.#opened.delete(record.minor);
-    const { pool } = opened;
+    const { pool, inactive } = opened;
+    // Whoever holds it keeps the object; its requests wait until it is opened again.
+    if (this.#holds.has(record.minor)) {
+      await opened.device.suspend({ noflush: true });
+      opened.pool = undefined;
+      opened.inactive = undefined;
+    } else this.#opened.delete(record.minor);
     try {
-      await closeAll([...opened.device.segments, ...(opened.inactive ?? [])], pool);
+      await closeAll([...opened.device.takeTargets(), ...(inactive ?? [])], pool);
       await pool?.close();
     } finally {
       if (pool !== undefined) this.#keepRuntime(record, pool.runtime());

@@ -3,6 +3,7 @@
  * claimed while open.
  */
 import { readFileSync, realpathSync, statSync } from "node:fs";
+import { resolve } from "node:path";
 import type { Below, LoopRecord } from "../device-registry/index.js";
 import { MAPPED_MAJOR } from "../device-registry/index.js";
 import { codeOf, StateError } from "../errors/index.js";
@@ -15,13 +16,21 @@ export const LOOP_MAJOR = 7;
 export interface LowDevicesOptions {
   /** Records as they are now: they change while an operation runs. */
   loops(): readonly LoopRecord[];
+  /** Where relative paths begin; default the process's own. */
+  cwd?(): string;
+}
+
+interface OpenedLow {
+  readonly device: FileDevice;
+  /** One more with each growth. */
+  readonly claims: Claim[];
 }
 
 export class LowDevices implements Below {
   readonly #options: LowDevicesOptions;
   /** Made with the first device: who opens none needs no locks. */
   #claims: Claims | undefined;
-  readonly #open = new Map<string, { readonly device: BlockDevice; readonly claim: Claim }>();
+  readonly #open = new Map<string, OpenedLow>();
 
   constructor(options: LowDevicesOptions) {
     this.#options = options;
@@ -74,14 +83,39 @@ export class LowDevices implements Below {
     const known = this.#open.get(number);
     this.#open.delete(number);
     await known?.device.close();
-    known?.claim.release();
+    for (const claim of known?.claims ?? []) claim.release();
+  }
+
+  /** Lets go of all but these. */
+  async releaseExcept(numbers: ReadonlySet<string>): Promise<void> {
+    for (const number of [...this.#open.keys()]) if (!numbers.has(number)) await this.release(number);
+  }
+
+  /** The size that the record of a loop device has now, for one that is open. @throws StateError EBUSY; IoError EIO */
+  async takeUpSize(number: string): Promise<void> {
+    const known = this.#open.get(number);
+    const loop = this.loop(number);
+    if (known === undefined || loop === undefined) return;
+    const before = known.device.sizeBytes;
+    if (loop.sizeBytes > before) {
+      known.claims.push(
+        this.#claims!.claim({
+          path: loop.file,
+          role: `loop device ${number}`,
+          readOnly: loop.readOnly,
+          offsetBytes: loop.offsetBytes + before,
+          lengthBytes: loop.sizeBytes - before,
+        }),
+      );
+    }
+    await known.device.setFixedSize(loop.sizeBytes);
   }
 
   async close(): Promise<void> {
     for (const number of [...this.#open.keys()]) await this.release(number);
   }
 
-  #openLoop(loop: LoopRecord): { readonly device: BlockDevice; readonly claim: Claim } {
+  #openLoop(loop: LoopRecord): OpenedLow {
     const name = `${LOOP_MAJOR}:${loop.number}`;
     return this.#claimed(
       {
@@ -102,7 +136,7 @@ export class LowDevices implements Below {
     );
   }
 
-  #openMachine(number: string, readOnly: boolean): { readonly device: BlockDevice; readonly claim: Claim } {
+  #openMachine(number: string, readOnly: boolean): OpenedLow {
     const path = number.includes("/") ? number : nodeOf(number);
     return this.#claimed({ path, role: `device ${number}`, readOnly }, () =>
       FileDevice.open(path, { readOnly, fallBackToReadOnly: true }),
@@ -118,11 +152,11 @@ export class LowDevices implements Below {
       readonly lengthBytes?: number;
     },
     open: () => FileDevice,
-  ): { readonly device: BlockDevice; readonly claim: Claim } {
+  ): OpenedLow {
     this.#claims ??= new Claims();
     const claim = this.#claims.claim(request);
     try {
-      return { device: open(), claim };
+      return { device: open(), claims: [claim] };
     } catch (error) {
       claim.release();
       throw error;
@@ -139,18 +173,19 @@ export class LowDevices implements Below {
     return found;
   }
 
-  #byPath(path: string): FoundDevice {
+  #byPath(word: string): FoundDevice {
+    const path = resolve(this.#options.cwd?.() ?? ".", word);
     let number: string | undefined;
     try {
       if (statSync(path).isBlockDevice()) number = deviceNumber(path);
-      else throw new StateError("ENODEV", `${path} is not a block device`, { hint: `udm loop attach ${path}` });
+      else throw new StateError("ENODEV", `${word} is not a block device`, { hint: `udm loop attach ${word}` });
     } catch (error) {
       if (error instanceof StateError) throw error;
       const code = codeOf(error) === "EACCES" ? "EACCES" : "ENODEV";
-      throw new StateError(code, `no device '${path}'`, { hint: "is the path right?", cause: error });
+      throw new StateError(code, `no device '${word}'`, { hint: "is the path right?", cause: error });
     }
     const found = number === undefined ? undefined : this.#machine(number);
-    if (found === undefined) throw new StateError("ENODEV", `no device '${path}'`, { hint: "is the path right?" });
+    if (found === undefined) throw new StateError("ENODEV", `no device '${word}'`, { hint: "is the path right?" });
     // Numbers that are ours mean ours; the machine's device of such a number keeps its path.
     const isOurs = number!.startsWith(`${MAPPED_MAJOR}:`) || this.loop(number!) !== undefined;
     return isOurs ? { ...found, number: realpathSync(path) } : found;

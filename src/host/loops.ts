@@ -158,13 +158,14 @@ function checkDetach(session: Session, dev: string): LoopRecord {
 }
 
 export function resizeLoop(core: Core, dev: string, sizeBytes?: number): Promise<LoopInfo> {
-  return core.change("loop resize", (session) => {
+  return core.change("loop resize", async (session) => {
     const loop = getLoop(session, dev);
     const { fileBytes, deviceBytes } = checkResize(session, loop, sizeBytes);
     if (fileBytes !== undefined) setFileSize(loop.file, fileBytes);
     session.step("file resized");
     const changed = { ...loop, sizeBytes: deviceBytes };
     session.setLoops(session.loops.map((each) => (each === loop ? changed : each)));
+    await session.low.takeUpSize(`${LOOP_MAJOR}:${changed.number}`);
     return loopInfo(session, changed);
   });
 }

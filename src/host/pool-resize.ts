@@ -130,11 +130,10 @@ async function takeUp(session: Session, step: Step): Promise<void> {
       session.setLoops(
         session.loops.map((loop) => (loop.number === number ? { ...loop, sizeBytes, sizeLimitBytes } : loop)),
       );
-      return session.low.release(`${LOOP_MAJOR}:${number}`);
+      return session.low.takeUpSize(`${LOOP_MAJOR}:${number}`);
     }
     case "table":
-      session.registry.replaceLive(step.device, step.lines);
-      return;
+      return session.registry.replaceLive(step.device, step.lines);
   }
 }
 
@@ -154,7 +153,8 @@ async function undo(
   await session.close();
   session.setLoops(before.loops);
   for (const [step, lines] of before.tables) {
-    if (step.kind === "table" && lines !== undefined) session.registry.replaceLive(step.device, lines);
+    if (step.kind === "table" && lines !== undefined) await session.registry.replaceLive(step.device, lines);
+    if (step.kind === "loop") await session.low.takeUpSize(`${LOOP_MAJOR}:${step.number}`);
   }
   for (const step of plan.steps) if (step.kind === "file") setFileSize(step.path, step.fromBytes);
   session.save();

@@ -6,9 +6,11 @@
  * A held session does several operations as one: they see what those before them did, and `commitHeld` makes all of it
  * true at once. What decides is the commit of the pool's metadata, so only one pool may be changed.
  */
+import { resolve } from "node:path";
 import {
   type DeviceRecord,
   formatState,
+  type Holder,
   type Intent,
   type LoopRecord,
   parseState,
@@ -28,11 +30,18 @@ export interface SessionOptions {
   readonly onStep: (step: string) => void;
   /** Nothing is written before `commitHeld`: neither the state nor the pools' metadata. */
   readonly isHeld?: boolean;
+  /** Stays while services hold devices: what they hold remains open when the rest is closed. */
+  readonly isResident?: boolean;
+  readonly holdersOf?: (minor: number) => readonly Holder[];
+  readonly onEvent?: (record: DeviceRecord) => void;
 }
 
 export class Session {
   readonly #file: StateFile;
   readonly #options: SessionOptions;
+  /** Where relative paths of the present request begin; undefined: in this process's working directory. */
+  cwd: string | undefined;
+  #isHeld: boolean;
   #saved: State;
   #loops: readonly LoopRecord[];
   #intents: readonly Intent[];
@@ -42,10 +51,11 @@ export class Session {
   constructor(file: StateFile, state: State, options: SessionOptions) {
     this.#file = file;
     this.#options = options;
+    this.#isHeld = options.isHeld ?? false;
     this.#saved = state;
     this.#loops = state.loops;
     this.#intents = state.intents;
-    this.#low = new LowDevices({ loops: () => this.#loops });
+    this.#low = new LowDevices({ loops: () => this.#loops, cwd: () => this.cwd ?? "." });
     this.#registry = this.#makeRegistry(state.devices);
   }
 
@@ -60,6 +70,11 @@ export class Session {
   }
   get intents(): readonly Intent[] {
     return this.#intents;
+  }
+
+  /** A path as the one who asks means it. */
+  resolvePath(path: string): string {
+    return resolve(this.cwd ?? ".", path);
   }
 
   setLoops(loops: readonly LoopRecord[]): void {
@@ -88,7 +103,7 @@ export class Session {
 
   /** Writes the state when it differs from the file. */
   save(): void {
-    if (this.#options.isHeld === true) return;
+    if (this.#isHeld) return;
     // What is written is what a reader will find, in the same order of fields.
     const next = parseState(formatState(this.#present()));
     if (JSON.stringify(next) === JSON.stringify(this.#saved)) return;
@@ -165,8 +180,19 @@ export class Session {
     this.#registry = this.#makeRegistry(state.devices);
   }
 
-  /** Closes all that is open; pools commit and tell what they know. */
+  /** Closes all that is open and that nobody holds; pools commit and tell what they know. */
   async close(): Promise<void> {
+    if (this.#options.isResident !== true) return this.end();
+    try {
+      await this.#registry.closeUnused();
+    } finally {
+      this.#registry.keepRuntimes();
+      await this.#low.releaseExcept(this.#registry.numbersBelow());
+    }
+  }
+
+  /** Closes all that is open. */
+  async end(): Promise<void> {
     try {
       await this.#registry.close();
     } finally {
@@ -174,8 +200,30 @@ export class Session {
     }
   }
 
+  /** From here on a group: nothing is written before `commitHeld`. Held devices wait until `endGroup` or `undoGroup`. */
+  async beginGroup(): Promise<void> {
+    await this.#registry.holdBack();
+    this.#isHeld = true;
+  }
+
+  /** After `commitHeld`. */
+  endGroup(): void {
+    this.#isHeld = false;
+    this.#registry.letGo();
+  }
+
+  /** Back to what it was at the beginning of the group. */
+  async undoGroup(): Promise<void> {
+    this.#isHeld = false;
+    this.#loops = this.#saved.loops;
+    this.#intents = this.#saved.intents;
+    await this.#registry.revert(this.#saved.devices, { abandon: true });
+    await this.close();
+  }
+
   /** Back to the last save, but for what pools went through. */
   async forget(): Promise<unknown> {
+    if (this.#options.isResident === true) return this.#revert();
     const failure = await this.close().then(
       () => undefined,
       (error: unknown) => error,
@@ -189,6 +237,17 @@ export class Session {
     return failure;
   }
 
+  /** Devices that are held stay open unless the operation had changed them. */
+  async #revert(): Promise<unknown> {
+    this.#registry.keepRuntimes();
+    const known = new Map(this.#registry.records().map((record) => [record.minor, record]));
+    const before = this.#saved.devices.map((record) => withExperience(record, known.get(record.minor)));
+    const isSame = JSON.stringify(before) === JSON.stringify(this.#registry.records());
+    this.#loops = this.#saved.loops;
+    this.#intents = this.#saved.intents;
+    return isSame ? undefined : this.#registry.revert(before, { abandon: false });
+  }
+
   #makeRegistry(devices: readonly DeviceRecord[]): Registry {
     return new Registry({
       devices,
@@ -197,6 +256,8 @@ export class Session {
       ...(this.#options.noSpaceTimeoutMs === undefined ? {} : { noSpaceTimeoutMs: this.#options.noSpaceTimeoutMs }),
       ...(this.#options.cacheBlocks === undefined ? {} : { cacheBlocks: this.#options.cacheBlocks }),
       ...(this.#options.isHeld === true ? { holdsCommits: true } : {}),
+      ...(this.#options.holdersOf === undefined ? {} : { holdersOf: this.#options.holdersOf }),
+      ...(this.#options.onEvent === undefined ? {} : { onEvent: this.#options.onEvent }),
     });
   }
 }

@@ -268,6 +268,7 @@ export function planRemoveDevice(core: Core, name: string): Promise<Plan> {
         hint: "remove what stands on it first, or use --deferred",
       });
     }
+    session.registry.refuseInUse(record);
     return [`dmsetup remove ${quoted(record.name)}`];
   });
 }

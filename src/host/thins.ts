@@ -257,6 +257,7 @@ async function planDelete(session: Session, found: FoundThin): Promise<Pool> {
         hint: "remove what stands on it first, or use --deferred",
       });
     }
+    session.registry.refuseInUse(found.device, found.label);
   }
   return pool;
 }

@@ -46,6 +46,13 @@ export interface BlockDevice {
   writeZeroes(offset: number, length: number): Promise<void>;
   /** Extents of [offset, offset + length), in order and without gap; a device that knows nothing gives one data extent. */
   extents(offset: number, length: number): Promise<readonly Extent[]>;
+  /**
+   * Reads as much as can be read without waiting for anybody, from the front. For servers, which answer at once what can be
+   * answered at once. @returns bytes done, 0 when nothing could be
+   */
+  tryRead?(offset: number, buffer: Uint8Array): number;
+  /** Writes as much as can be written without waiting, from the front. @returns bytes done */
+  tryWrite?(offset: number, buffer: Uint8Array): number;
   /** Asks the thing below for its size again. */
   refreshSize(): Promise<void>;
   /** May be called twice. */

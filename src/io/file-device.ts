@@ -65,6 +65,7 @@ export class FileDevice implements BlockDevice {
   readonly #options: FileDeviceOptions;
   readonly #cached: Backing | undefined;
   readonly #threadPoolBytes: number;
+  #fixedSizeBytes: number | undefined;
   #isOpen = true;
 
   /**
@@ -88,6 +89,7 @@ export class FileDevice implements BlockDevice {
     this.path = path;
     this.name = options.name ?? path;
     this.#options = options;
+    this.#fixedSizeBytes = options.fixedSizeBytes;
     this.#threadPoolBytes = options.threadPoolBytes ?? DEFAULT_THREAD_POOL_BYTES;
     const native = options.native === "none" ? undefined : (options.native ?? nativeCalls());
     const direct = options.direct ?? false;
@@ -187,6 +189,18 @@ export class FileDevice implements BlockDevice {
     this.#io.forgetRegions();
   }
 
+  /** Another size for a device of fixed size. @throws IoError EIO when the file is too short for it */
+  async setFixedSize(bytes: number): Promise<void> {
+    const before = this.#fixedSizeBytes;
+    this.#fixedSizeBytes = bytes;
+    try {
+      await this.refreshSize();
+    } catch (error) {
+      this.#fixedSizeBytes = before;
+      throw error;
+    }
+  }
+
   async close(): Promise<void> {
     if (!this.#isOpen) return;
     this.#isOpen = false;
@@ -224,7 +238,8 @@ export class FileDevice implements BlockDevice {
 
   /** Bytes of the file behind the offset, within the limit, in whole sectors. Source: section 9.3 of dmsetup-cli. */
   #presentSize(): number {
-    const { offsetBytes = 0, sizeLimitBytes = 0, fixedSizeBytes } = this.#options;
+    const { offsetBytes = 0, sizeLimitBytes = 0 } = this.#options;
+    const fixedSizeBytes = this.#fixedSizeBytes;
     const file = backingBytes(this.#backing, this.#io.native);
     const behind = Math.max(file - offsetBytes, 0);
     if (fixedSizeBytes !== undefined) {

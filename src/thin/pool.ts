@@ -71,6 +71,8 @@ export class Pool {
   #isClosed = false;
   #needsCheckUnsaved = false;
   #hasHeldChanges = false;
+  /** Several operations are to be one transaction: nothing is committed but by `commitHeld`. */
+  holdsCommits: boolean;
   readonly #thins = new Set<ThinDevice>();
   readonly #spaceWaiters: Waiter[] = [];
   readonly #resumeWaiters: (() => void)[] = [];
@@ -93,6 +95,7 @@ export class Pool {
     this.#config = options.config;
     this.#restored = options.runtime;
     this.#eventNr = options.runtime?.eventNr ?? 0;
+    this.holdsCommits = options.holdsCommits ?? false;
     this.#watchMetadata();
   }
 
@@ -348,7 +351,7 @@ export class Pool {
     if (!this.canChangeMetadata) throw this.writeRefusal();
     try {
       const result = run();
-      if (this.#options.holdsCommits === true) this.#hasHeldChanges = true;
+      if (this.holdsCommits) this.#hasHeldChanges = true;
       this.#armCommitTimer();
       return result;
     } catch (error) {
@@ -364,7 +367,7 @@ export class Pool {
 
   /** Flushes the data device, then commits. When it resolves, everything mapped before is durable. @throws IoError EIO */
   async commit(): Promise<void> {
-    if (this.#options.holdsCommits === true && this.canChangeMetadata) return;
+    if (this.holdsCommits && this.canChangeMetadata) return;
     await this.#commit();
   }
 
