@@ -154,19 +154,8 @@ export class CommandCore implements Core {
 
   async #held<T>(run: (session: Session) => Promise<T> | T): Promise<T> {
     const { session } = this.#ownGroup();
-    for (const { record, pool } of session.registry.openPools()) {
-      // What a transaction frees can be used again only after its commit.
-      const isScarce = pool.metadata.freeMetadataBlocks < 2 * pool.statusNow().metadataLowWaterBlocks;
-      if (isScarce && pool.hasHeldChanges) {
-        throw new SpaceError(`pool '${record.name}' has too little free metadata for one commit of all this`, {
-          hint: `udm pool resize ${record.name} --metadata-size, or do it in several steps`,
-        });
-      }
-    }
     try {
-      const result = await run(session);
-      await followUpHeld(session);
-      return result;
+      return await runHeld(session, run);
     } catch (error) {
       this.#isBroken = true;
       throw error;
@@ -208,26 +197,11 @@ export class CommandCore implements Core {
     try {
       if (session.intents.length > 0) await mend(session);
       const result = await run(session);
-      await followUp(session);
-      await session.close();
-      session.save();
+      await settle(session);
       return result;
     } catch (error) {
-      await this.#giveUp(session, error);
+      await giveUp(session, error);
       throw error;
-    }
-  }
-
-  /** The operation failed: what it had not finished is undone, what its pools went through is kept. */
-  async #giveUp(session: Session, error: unknown): Promise<void> {
-    try {
-      const closing = await session.forget();
-      if (closing !== undefined && closing !== error) this.log(`closing after a failure: ${String(closing)}`);
-      if (session.intents.length > 0) await mend(session);
-      await session.close();
-      session.save();
-    } catch (undo) {
-      this.log(`undoing after a failure: ${String(undo)}`);
     }
   }
 
@@ -240,4 +214,40 @@ export class CommandCore implements Core {
       isHeld,
     });
   }
+}
+
+/** What follows from an operation, and the end of it: all that is open and not held is closed, the state written. */
+export async function settle(session: Session): Promise<void> {
+  await followUp(session);
+  await session.close();
+  session.save();
+}
+
+/** The operation failed: what it had not finished is undone, what its pools went through is kept. */
+export async function giveUp(session: Session, error: unknown): Promise<void> {
+  try {
+    const closing = await session.forget();
+    if (closing !== undefined && closing !== error) session.log(`closing after a failure: ${String(closing)}`);
+    if (session.intents.length > 0) await mend(session);
+    await session.close();
+    session.save();
+  } catch (undo) {
+    session.log(`undoing after a failure: ${String(undo)}`);
+  }
+}
+
+/** An operation inside a group. @throws SpaceError when the pool cannot take more in one commit */
+export async function runHeld<T>(session: Session, run: (session: Session) => Promise<T> | T): Promise<T> {
+  for (const { record, pool } of session.registry.openPools()) {
+    // What a transaction frees can be used again only after its commit.
+    const isScarce = pool.metadata.freeMetadataBlocks < 2 * pool.statusNow().metadataLowWaterBlocks;
+    if (isScarce && pool.hasHeldChanges) {
+      throw new SpaceError(`pool '${record.name}' has too little free metadata for one commit of all this`, {
+        hint: `udm pool resize ${record.name} --metadata-size, or do it in several steps`,
+      });
+    }
+  }
+  const result = await run(session);
+  await followUpHeld(session);
+  return result;
 }

@@ -29,7 +29,7 @@ export function attachLoop(core: Core, request: LoopAttach): Promise<LoopInfo> {
 export function planAttachLoop(core: Core, request: LoopAttach): Promise<Plan> {
   return core.view((session) => {
     checkAttach(session, request);
-    const file = resolve(request.file);
+    const file = session.resolvePath(request.file);
     const make = isMissing(file) ? [`truncate -s ${request.sizeBytes} ${quoted(file)}`] : [];
     const words = ["losetup", `/dev/loop${request.number ?? freeNumber(session)}`];
     if (request.readOnly === true) words.push("--read-only");
@@ -48,7 +48,7 @@ export function addLoop(
     readonly avoid?: readonly string[];
   },
 ): LoopRecord {
-  const file = resolve(request.file);
+  const file = session.resolvePath(request.file);
   const offsetBytes = request.offsetBytes ?? 0;
   const sizeLimitBytes = request.sizeLimitBytes ?? 0;
   if (isMissing(file)) createSparseFile(file, request.sizeBytes!);
@@ -75,7 +75,7 @@ export function addLoop(
 }
 
 function checkAttach(session: Session, request: LoopAttach): void {
-  const file = resolve(request.file);
+  const file = session.resolvePath(request.file);
   const { number, sectorBytes, offsetBytes = 0, sizeLimitBytes = 0 } = request;
   if (number !== undefined) {
     if (!Number.isInteger(number) || number < 0 || number > MAX_NUMBER) {
@@ -268,7 +268,7 @@ function freeNumber(session: Session, avoid: readonly string[] = []): number {
 
 /** A loop device over just this part of just this file. */
 export function findSame(session: Session, request: LoopAttach): LoopRecord | undefined {
-  const file = resolve(request.file);
+  const file = session.resolvePath(request.file);
   if (isMissing(file)) return undefined;
   const identity = identityOf(file);
   return session.loops.find(
@@ -288,8 +288,8 @@ export function isMissing(file: string): boolean {
 
 /** The kernel's loop device, through losetup. Remembered until the next boot. */
 export async function attachKernelLoop(core: Core, request: LoopAttach): Promise<string> {
-  const file = resolve(request.file);
   return core.change("loop attach --kernel", async (session) => {
+    const file = session.resolvePath(request.file);
     checkAttach(session, { ...request, ...(request.number === undefined ? {} : { number: request.number }) });
     // A file that a pool of ours has open must not get a second writer.
     const made = isMissing(file);

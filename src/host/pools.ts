@@ -1,6 +1,5 @@
 /** Pools: made, looked at, changed, taken away. Growing them is in pool-resize.ts. */
 import { statSync } from "node:fs";
-import { resolve } from "node:path";
 import {
   compareNames,
   type DeviceRecord,
@@ -233,7 +232,7 @@ async function planGround(
   if (device !== undefined) {
     return { kind: "device", number: device, sectors: await session.registry.sizeSectors(device) };
   }
-  const path = resolve(word);
+  const path = session.resolvePath(word);
   if (isMissing(path)) {
     const makeBytes = sizeBytes ?? defaultBytes;
     if (makeBytes <= 0 || makeBytes % SECTOR_BYTES !== 0) {
@@ -268,7 +267,7 @@ async function findGroundDevice(session: Session, word: string): Promise<string 
     return (await session.registry.findDevice(word)).number;
   } catch (error) {
     const looksLikeDevice = /^\d+:\d+$/.test(word) || /^loop\d+$/.test(word) || word.startsWith("/dev/");
-    if (looksLikeDevice && !statSync(word, { throwIfNoEntry: false })?.isFile()) throw error;
+    if (looksLikeDevice && !statSync(session.resolvePath(word), { throwIfNoEntry: false })?.isFile()) throw error;
     if (codeOf(error) === "ENODEV" || codeOf(error) === "ENXIO") return undefined;
     throw error;
   }

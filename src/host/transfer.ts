@@ -3,7 +3,6 @@
  * on borders of the device's own blocks, so that a thin device gets whole ones; the next is read while one is written.
  */
 import { fstatSync, readFileSync } from "node:fs";
-import { resolve } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { IoError, StateError } from "../errors/index.js";
@@ -206,7 +205,7 @@ export function importDevice(
       const bytes = await importStream(device, required(options.input));
       return { bytes, dataBytes: bytes, verified: false };
     }
-    const path = resolve(file);
+    const path = session.resolvePath(file);
     await using image = openImage(path);
     if (image.sizeBytes > device.sizeBytes) throw pastEnd(device, 0, image.sizeBytes);
     using _claim = new Claims().claim({ path, role: "image", readOnly: true });
@@ -244,7 +243,7 @@ export function exportDevice(
       await pipeTo(required(options.output), pieces(device, range));
       return { bytes: range.to, dataBytes: range.to, verified: false };
     }
-    const path = resolve(file);
+    const path = session.resolvePath(file);
     const dataBytes = await copyOut(device, path, options.progress);
     if (options.verify === true) {
       await using image = openImage(path);
