@@ -18,7 +18,7 @@ const PIECE_IN_BYTES = 768 * 1024;
  * Into a file this thread does both, one piece after the other: small enough that what was read is still in the
  * processor's cache when it is written, which saves more than a second thread would. Measured best.
  */
-const PIECE_OUT_BYTES = 192 * 1024;
+const PIECE_OUT_BYTES = 128 * 1024;
 /** Pieces read before one is written: enough that neither side waits for a thread to wake up. */
 const READ_AHEAD_PIECES = 3;
 const MAX_PIECE_BYTES = 4 * 2 ** 20;
