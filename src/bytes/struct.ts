@@ -5,7 +5,7 @@
 import { invariant } from "../errors/index.js";
 import { getU64, type ReadView, setU64 } from "./u64.js";
 
-type Kind = "u32" | "u64" | "bytes";
+type Kind = "u16" | "u32" | "u64" | "bytes";
 
 export interface Field<T> {
   readonly kind: Kind;
@@ -14,6 +14,10 @@ export interface Field<T> {
   readonly meaning: string;
   /** Phantom: the type a value of this field has. */
   readonly type?: T;
+}
+
+export function u16(offset: number, meaning: string): Field<number> {
+  return { kind: "u16", offset, size: 2, meaning };
 }
 
 export function u32(offset: number, meaning: string): Field<number> {
@@ -78,6 +82,7 @@ export function struct<const F extends Fields>(name: string, size: number, field
 function reader(field: Field<unknown>): (view: ReadView, base?: number) => never {
   const { kind, offset, size } = field;
   const read = {
+    u16: (view: ReadView, base = 0) => view.getUint8(base + offset) + view.getUint8(base + offset + 1) * 256,
     u32: (view: ReadView, base = 0) => view.getUint32(base + offset, true),
     u64: (view: ReadView, base = 0) => getU64(view, base + offset),
     bytes: (view: ReadView, base = 0) => new Uint8Array(view.buffer, view.byteOffset + base + offset, size).slice(),
@@ -88,6 +93,7 @@ function reader(field: Field<unknown>): (view: ReadView, base?: number) => never
 function writer(field: Field<unknown>): (view: DataView, value: unknown, base?: number) => void {
   const { kind, offset, size } = field;
   return {
+    u16: (view: DataView, value: unknown, base = 0) => view.setUint16(base + offset, value as number, true),
     u32: (view: DataView, value: unknown, base = 0) => view.setUint32(base + offset, value as number, true),
     u64: (view: DataView, value: unknown, base = 0) => setU64(view, base + offset, value as number),
     bytes: (view: DataView, value: unknown, base = 0) =>

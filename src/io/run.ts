@@ -10,6 +10,8 @@ export interface RunOptions {
   readonly cwd?: string;
   /** Added to the environment; the language is always C, so that output parses. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Descriptors handed down as 3, 4, ... */
+  readonly passFds?: readonly number[];
 }
 
 export interface RunResult {
@@ -34,7 +36,8 @@ export async function run(program: string, args: readonly string[], options: Run
     stripFinalNewline: true,
     env: { LC_ALL: "C", ...options.env },
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    ...(options.input === undefined ? { stdin: "ignore" as const } : { input: options.input }),
+    ...(options.input === undefined ? {} : { input: options.input }),
+    ...stdioOf(options),
   });
   return conclude(program, args, options, {
     status: result.exitCode,
@@ -46,12 +49,14 @@ export async function run(program: string, args: readonly string[], options: Run
   });
 }
 
+/** Any descriptor will do; the types of execa know the first few. */
+function stdioOf({ input, passFds = [] }: RunOptions) {
+  const stdin = input === undefined ? ("ignore" as const) : ("pipe" as const);
+  return { stdio: [stdin, "pipe", "pipe", ...passFds] as [typeof stdin, "pipe", "pipe", ...3[]] };
+}
+
 /** As run, without giving way to anything else: for the synchronous side of a device where system calls are missing. */
-export function runSync(
-  program: string,
-  args: readonly string[],
-  options: RunOptions & { /** Descriptors handed down as 3, 4, ... */ readonly passFds?: readonly number[] } = {},
-): RunResult {
+export function runSync(program: string, args: readonly string[], options: RunOptions = {}): RunResult {
   // Loaded here: most commands run no program, and this module takes a millisecond to load.
   const { spawnSync } = process.getBuiltinModule("node:child_process");
   const result = spawnSync(program, args, {
