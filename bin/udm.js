@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // The program `udm`: hands the process's words and streams to main and takes its exit status.
+import { fileURLToPath } from "node:url";
 import { main } from "../dist/main.js";
 
 const { stdin, stdout, stderr } = process;
@@ -13,15 +14,24 @@ for (const stream of [stdout, stderr]) {
 const interrupt = new AbortController();
 const onInterrupt = () => {
   // Asked twice: at once. Whatever was committed stays, what was not never happened.
-  if (interrupt.signal.aborted) process.exit(130);
+  // What still waits is left behind; a command that sees to signals itself has its own status.
+  if (interrupt.signal.aborted) process.exit(process.exitCode);
   interrupt.abort();
 };
 process.on("SIGINT", onInterrupt);
+process.on("SIGTERM", onInterrupt);
 
 process.exitCode = await main(
   process.argv.slice(2),
   { stdin, stdout, stderr },
-  { environment: process.env, isRoot: process.geteuid?.() === 0, interrupt: interrupt.signal },
+  {
+    environment: process.env,
+    isRoot: process.geteuid?.() === 0,
+    interrupt: interrupt.signal,
+    program: [process.execPath, fileURLToPath(import.meta.url)],
+  },
 );
 process.off("SIGINT", onInterrupt);
-if (interrupt.signal.aborted) process.exit(130);
+process.off("SIGTERM", onInterrupt);
+// What still waits is left behind; a command that sees to signals itself has its own status.
+if (interrupt.signal.aborted) process.exit(process.exitCode);

@@ -28,6 +28,8 @@ export interface MainOptions {
   readonly openHost?: OpenHost;
   /** Ends the command; what was reported as done stays. */
   readonly interrupt?: AbortSignal;
+  /** Words that run this program, for what goes on in the background. */
+  readonly program?: readonly string[];
   /** Failures are told to it, not printed: the line belongs to another command. */
   readonly onFailure?: (failure: Failure) => void;
 }
@@ -54,13 +56,14 @@ export async function main(argv: readonly string[], streams: Streams, options: M
   const context = new Context({
     streams,
     ...options,
+    version: VERSION,
     runLine: (words, line) => main(words, line.streams, { ...options, ...line }),
   });
   // Known before parsing succeeds, so that a usage error is JSON too.
   const wantsJson = argv.slice(0, argv.includes("--") ? argv.indexOf("--") : undefined).includes("--json");
   let status: number;
   try {
-    status = await untilInterrupted(dispatch(argv, context), options.interrupt);
+    status = await untilInterrupted(dispatch(argv, context), options.interrupt, context);
   } catch (error) {
     status = await report(error, context, wantsJson, options.onFailure);
   }
@@ -91,10 +94,16 @@ async function letGo(context: Context): Promise<void> {
   clearTimeout(timer);
 }
 
-function untilInterrupted(work: Promise<number>, interrupt: AbortSignal | undefined): Promise<number> {
+function untilInterrupted(
+  work: Promise<number>,
+  interrupt: AbortSignal | undefined,
+  context: Context,
+): Promise<number> {
   if (interrupt === undefined) return work;
   return new Promise((resolve, reject) => {
-    const onAbort = () => resolve(INTERRUPTED);
+    const onAbort = () => {
+      if (!context.takesInterrupt) resolve(INTERRUPTED);
+    };
     interrupt.addEventListener("abort", onAbort, { once: true });
     work.then(resolve, reject).finally(() => interrupt.removeEventListener("abort", onAbort));
   });

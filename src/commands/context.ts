@@ -35,11 +35,15 @@ export interface ContextOptions {
   readonly streams: Streams;
   readonly environment: Environment;
   readonly isRoot: boolean;
+  /** Of the program; told to a daemon. */
+  readonly version?: string;
   /** The home of the host; in this process unless another is given. */
   readonly openHost?: OpenHost;
   readonly runLine?: RunLine;
   /** Ends the command. */
   readonly interrupt?: AbortSignal;
+  /** Words that run this program: what starts the daemon. */
+  readonly program?: readonly string[];
 }
 
 export type OpenHost = (options: {
@@ -47,6 +51,9 @@ export type OpenHost = (options: {
   readonly runDir: string;
   readonly lockTimeoutMs: number;
   readonly log: (line: string) => void;
+  readonly wantsLog: boolean;
+  readonly version: string;
+  readonly cwd: string;
 }) => Promise<Host>;
 
 /** Opened for one command line; `close` lets go of what the host holds. */
@@ -58,6 +65,9 @@ export class Context {
   /** For what runs until it is told to end. */
   readonly interrupt: AbortSignal | undefined;
   readonly #openInProcess: OpenHost | undefined;
+  readonly #program: readonly string[] | undefined;
+  readonly #version: string;
+  #takesInterrupt = false;
   #globals: Globals = DEFAULT_GLOBALS;
   #host: Promise<Host> | undefined;
   #exitStatus = 0;
@@ -69,7 +79,22 @@ export class Context {
     this.isRoot = options.isRoot;
     this.interrupt = options.interrupt;
     this.#openInProcess = options.openHost;
+    this.#program = options.program;
+    this.#version = options.version ?? "";
     this.#runLine = options.runLine;
+  }
+
+  /**
+   * Signals are the command's own affair from now on: it ends in its own time and gives its own status. Without this an
+   * interrupted command is given a moment to let go, and ends with status 130. Asked a second time, it ends at once.
+   */
+  takeInterrupt(): AbortSignal {
+    this.#takesInterrupt = true;
+    return this.interrupt ?? new AbortController().signal;
+  }
+
+  get takesInterrupt(): boolean {
+    return this.#takesInterrupt;
   }
 
   get globals(): Globals {
@@ -100,14 +125,42 @@ export class Context {
   }
 
   async #openHost(): Promise<Host> {
-    const openHost = this.#openInProcess ?? (await import("../host/index.js")).openHost;
-    return openHost({
+    const openHost = this.#openInProcess ?? (await import("../host/index.js")).openAnyHost;
+    return openHost(this.hostOptions);
+  }
+
+  /** For whoever opens a host, or a daemon. */
+  get hostOptions(): Parameters<OpenHost>[0] {
+    return {
       ...this.directories,
       lockTimeoutMs: this.#globals.lockTimeoutMs,
       log: (line: string) => {
         if (this.#globals.verbose) this.streams.stderr.write(`udm: ${line}\n`);
       },
-    });
+      wantsLog: this.#globals.verbose,
+      version: this.#version,
+      cwd: process.cwd(),
+    };
+  }
+
+  /** The host of the daemon, which is started where none runs, and ends when nothing is served any more. */
+  async daemonHost(): Promise<Host> {
+    const { daemonHost } = await import("../host/index.js");
+    const opened = daemonHost({ ...this.hostOptions, program: this.daemonProgram({ endsWhenIdle: true }) });
+    const before = this.#host;
+    this.#host = opened.then(({ host }) => host);
+    await (await before)?.close();
+    return this.#host;
+  }
+
+  /** Words that run the daemon of this state dir in the foreground, and tell on descriptor 3 how it went. */
+  daemonProgram(options: { readonly endsWhenIdle: boolean }): readonly string[] {
+    invariant(this.#program !== undefined, "nobody said how to run this program");
+    const { stateDir, runDir } = this.directories;
+    const folders = ["--state-dir", stateDir, "--run-dir", runDir];
+    const seconds = ["--lock-timeout", String(this.#globals.lockTimeoutMs / 1000)];
+    const idle = options.endsWhenIdle ? ["--ends-when-idle"] : [];
+    return [...this.#program, "daemon", "start", "--foreground", "--ready-fd", "3", ...folders, ...seconds, ...idle];
   }
 
   /** Runs a command line with the host of this one. */

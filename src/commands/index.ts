@@ -38,6 +38,7 @@ export const FAMILIES: readonly Family[] = [
   { name: "thin", summary: "thin devices and snapshots" },
   { name: "table", summary: "tables of mapped devices" },
   { name: "device", summary: "mapped devices" },
+  { name: "daemon", summary: "the process that serves devices" },
 ];
 
 const entry = (family: string | undefined, name: string, summary: string, load: CommandEntry["load"]) => ({
@@ -126,6 +127,14 @@ export const COMMANDS: readonly CommandEntry[] = [
   ),
   entry("device", "wait", "wait for its next event", async () => (await import("./device/wait.js")).waitCommand),
   ...dataEntries("device"),
+  entry(
+    "daemon",
+    "start",
+    "serve devices in the background",
+    async () => (await import("./daemon/start.js")).startCommand,
+  ),
+  entry("daemon", "stop", "end it, with all it serves", async () => (await import("./daemon/stop.js")).stopCommand),
+  entry("daemon", "status", "what it serves", async () => (await import("./daemon/status.js")).statusCommand),
   entry(undefined, "lsblk", "the tree of block devices", async () => (await import("./lsblk/lsblk.js")).lsblkCommand),
   entry(undefined, "status", "pools at a glance", async () => (await import("./status.js")).statusCommand),
   entry(

@@ -22,7 +22,11 @@ export class StateFile {
   }
 
   /** @throws StateError EBUSY with the holder's name when the time is up */
-  async lock(options: { readonly timeoutMs?: number; readonly purpose?: string }): Promise<FileLock> {
+  async lock(options: {
+    readonly timeoutMs?: number;
+    readonly purpose?: string;
+    readonly onPause?: () => void;
+  }): Promise<FileLock> {
     try {
       mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
     } catch (error) {

@@ -19,6 +19,8 @@ export interface CoreOptions {
   readonly noSpaceTimeoutMs?: number;
   readonly cacheBlocks?: number;
   readonly onStep?: (step: string) => void;
+  /** Called while a change waits for the state's lock; what it throws ends the wait, and the change with it. */
+  readonly onWait?: () => void;
 }
 
 /** How long pools stay open after a group, for the next one. */
@@ -186,8 +188,12 @@ export class CommandCore implements Core {
   }
 
   #lock(purpose: string): Promise<FileLock> {
-    const { lockTimeoutMs } = this.#options;
-    return this.file.lock({ purpose, ...(lockTimeoutMs === undefined ? {} : { timeoutMs: lockTimeoutMs }) });
+    const { lockTimeoutMs, onWait } = this.#options;
+    return this.file.lock({
+      purpose,
+      ...(lockTimeoutMs === undefined ? {} : { timeoutMs: lockTimeoutMs }),
+      ...(onWait === undefined ? {} : { onPause: onWait }),
+    });
   }
 
   async #alone<T>(purpose: string, run: (session: Session) => Promise<T> | T): Promise<T> {

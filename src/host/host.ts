@@ -309,6 +309,42 @@ export interface Examination {
   readonly findings: readonly Finding[];
 }
 
+/** Something that goes on in the daemon: an export, an attached device, a monitor. */
+export interface ServiceInfo {
+  readonly name: string;
+  readonly kind: string;
+  /** Ends with whoever asked for it, or with the daemon. */
+  readonly lasts: "connection" | "daemon";
+  /** Time it began, in milliseconds since 1970. */
+  readonly sinceMs: number;
+  /** What its kind tells of it. */
+  readonly details: Readonly<Record<string, unknown>>;
+}
+
+export interface ServiceRequest {
+  readonly kind: string;
+  /** Plain values that its kind understands. */
+  readonly options: unknown;
+  /** Default `connection`: it ends when the host that asked for it is closed, or its process ends. */
+  readonly lasts?: "connection" | "daemon";
+}
+
+/** The daemon behind a host, as it describes itself. */
+export interface DaemonInfo {
+  readonly pid: number;
+  readonly version: string;
+  readonly socket: string;
+  readonly stateDir: string;
+  readonly sinceMs: number;
+  /** It ends by itself when nothing is served any more. */
+  readonly endsWhenIdle: boolean;
+  readonly connections: number;
+  readonly services: readonly ServiceInfo[];
+  /** Pools that are open because something in use stands on them. */
+  readonly openPools: readonly string[];
+  readonly memoryBytes: number;
+}
+
 export interface Host {
   // Loop devices
   attachLoop(request: LoopAttach): Promise<LoopInfo>;
@@ -404,6 +440,21 @@ export interface Host {
   blockNodes(request?: BlockNodesRequest): Promise<readonly BlockNode[]>;
   /** What the machine offers and what is wrong; changes nothing, and works where the state cannot be read. */
   examine(request: ExaminationRequest): Promise<Examination>;
+
+  // Services: a daemon's host has them; one in a command's own process has none
+  /** @throws StateError EOPNOTSUPP without a daemon; EINVAL, EEXIST; what starting it throws */
+  startService(request: ServiceRequest): Promise<ServiceInfo>;
+  /** @throws StateError ENOENT */
+  stopService(name: string): Promise<void>;
+  /** Resolves when it has ended. @throws what it ended with; StateError ENOENT; IoError EIO when the daemon goes away */
+  waitService(name: string): Promise<void>;
+  listServices(): Promise<readonly ServiceInfo[]>;
+  /** Undefined in a command's own process. */
+  daemonInfo(): Promise<DaemonInfo | undefined>;
+  /** A daemon that would end when nothing is served stays until it is told to end. */
+  keepDaemon(): Promise<void>;
+  /** The daemon ends: what is served is flushed, committed and let go. Resolves before it has ended. */
+  stopDaemon(): Promise<void>;
 
   /**
    * What follows is one change, up to `commit` or `undo`: operations see what those before them did, nothing is written,

@@ -1,3 +1,9 @@
+export { type AnyHostOptions, openAnyHost } from "./any-host.js";
+export { Daemon, type DaemonOptions } from "./daemon/daemon.js";
+export { errorToPlain } from "./daemon/protocol.js";
+export { type ConnectOptions, connectHost } from "./daemon/rpc-host.js";
+export { daemonPaths } from "./daemon/socket-path.js";
+export { daemonHost, endDaemon, type Readiness, removeStale, type StartOptions } from "./daemon/start-daemon.js";
 export type * from "./host.js";
 export { type HostOptions, openHost } from "./open-host.js";
 export { type OpenedPool, type OpenPoolOptions, openPool } from "./open-pool.js";

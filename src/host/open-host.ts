@@ -1,4 +1,5 @@
 /** The host in the command's own process: every operation locks, opens what it needs, does it, and leaves. */
+import { StateError } from "../errors/index.js";
 import { blockNodes } from "./block-nodes.js";
 import { CommandCore, type Core, type CoreOptions } from "./core.js";
 import { examine } from "./doctor.js";
@@ -142,9 +143,29 @@ export function hostOver(core: Core): Host {
       resizeThin: bound(planResizeThin),
       removeDevice: bound(planRemoveDevice),
     },
+    startService: async () => {
+      throw new StateError("EOPNOTSUPP", "no daemon runs", { hint: "udm daemon start" });
+    },
+    stopService: noService,
+    waitService: noService,
+    listServices: async () => [],
+    daemonInfo: async () => undefined,
+    keepDaemon: noDaemon,
+    stopDaemon: noDaemon,
+
     begin: (purpose) => core.begin(purpose),
     commit: () => core.commit(),
     undo: () => core.undo(),
     close: () => core.close(),
   };
+}
+
+async function noDaemon(): Promise<never> {
+  throw new StateError("ENOENT", "no daemon runs", { hint: "udm daemon start" });
+}
+
+async function noService(name: string): Promise<never> {
+  throw new StateError("ENOENT", `nothing called '${name}' is served: no daemon runs`, {
+    hint: "udm daemon status tells whether one does",
+  });
 }

@@ -119,7 +119,9 @@ function refuseWriting(device: BlockDevice, name: string): void {
 }
 
 /** What is left of a regular file behind a stream; nothing is known of pipes. */
-function lengthOf(input: NodeJS.ReadableStream): number | undefined {
+export function lengthOf(input: NodeJS.ReadableStream): number | undefined {
+  // From another process, where it was looked at.
+  if ("knownBytes" in input && typeof input.knownBytes === "number") return input.knownBytes;
   const fd: unknown = "fd" in input ? input.fd : undefined;
   if (typeof fd !== "number") return undefined;
   try {

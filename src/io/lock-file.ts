@@ -18,6 +18,8 @@ export interface LockOptions {
   /** What the holder does, for the message of those who wait: `pool create`. Default the command line. */
   readonly purpose?: string;
   readonly native?: Native | "none";
+  /** Called before each pause of the wait; what it throws ends the wait. */
+  readonly onPause?: () => void;
 }
 
 export interface FileLock {
@@ -44,6 +46,7 @@ export async function lockFile(path: string, options: LockOptions = {}): Promise
     if (lock !== undefined) return lock;
     const left = until - performance.now();
     if (left <= 0) throw timeUp(path, timeoutMs);
+    options.onPause?.();
     await sleep(Math.min(pause, left));
   }
 }

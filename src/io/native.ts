@@ -58,6 +58,8 @@ export interface Native {
   loopStatus(fd: number): LoopStatus | undefined;
   /** LOOP_SET_CAPACITY: take up the backing file's size. */
   loopSetCapacity(fd: number): void;
+  /** SO_PEERCRED: who is at the other end of a unix socket. */
+  peerOf(fd: number): { readonly pid: number; readonly uid: number; readonly gid: number };
   /** Memory at a page boundary, as O_DIRECT wants it; lives as long as the process. */
   pageAlignedBuffer(bytes: number): Uint8Array;
 }
@@ -96,6 +98,8 @@ const SYNC_FILE_RANGE_WRITE = 2;
 const LOOP_GET_STATUS64 = 0x4c05;
 const LOOP_SET_CAPACITY = 0x4c07;
 const LOOP_INFO_BYTES = 232;
+const SOL_SOCKET = process.arch.startsWith("mips") ? 0xffff : 1;
+const SO_PEERCRED = process.arch.startsWith("mips") ? 18 : process.arch.startsWith("ppc") ? 21 : 17;
 const PROT_READ_WRITE = 3;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
 
@@ -157,6 +161,7 @@ function makeCalls(koffi: typeof import("koffi")): Native {
     "int64_t copy_file_range(int from, void *fromOffset, int to, void *toOffset, size_t length, uint32_t flags)",
   );
   const syncFileRange = libc.func("int sync_file_range(int fd, int64_t offset, int64_t length, uint32_t flags)");
+  const getsockopt = libc.func("int getsockopt(int fd, int level, int name, void *value, void *length)");
   const mmap = libc.func("void *mmap(void *at, size_t length, int protection, int flags, int fd, int64_t offset)");
 
   /** Result of a call that is -1 on failure; a failure is thrown unless it is one of `expected`. */
@@ -258,6 +263,12 @@ function makeCalls(koffi: typeof import("koffi")): Native {
     },
     loopSetCapacity(fd) {
       call("taking up the file's size", () => ioctl(fd, LOOP_SET_CAPACITY, "long", 0));
+    },
+    peerOf(fd) {
+      const peer = new Uint32Array(3);
+      const length = new Uint32Array([peer.byteLength]);
+      call("asking who is connected", () => getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, length));
+      return { pid: peer[0]!, uid: peer[1]!, gid: peer[2]! };
     },
     pageAlignedBuffer(bytes) {
       const at = mmap(null, bytes, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
