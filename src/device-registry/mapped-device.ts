@@ -3,7 +3,7 @@
  * requests wait here; suspending waits for those under way. A sole target gets requests as they are.
  */
 import { IoError, StateError, UdmError } from "../errors/index.js";
-import type { BlockDevice, Extent, SyncIo } from "../io/index.js";
+import type { BlockDevice, Extent, Located, SyncIo } from "../io/index.js";
 import type { Target } from "../targets/index.js";
 
 export interface Segment {
@@ -165,6 +165,10 @@ export class MappedDevice implements BlockDevice {
       }
     }
     return found;
+  }
+
+  locate(offset: number, length: number): readonly Located[] | undefined {
+    return this.#soleDevice(offset, length)?.locate?.(offset, length);
   }
 
   async refreshSize(): Promise<void> {}

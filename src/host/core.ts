@@ -33,6 +33,8 @@ const TURN_MS = 60;
 export interface Core {
   readonly runDir: string;
   readonly file: StateFile;
+  /** Nobody uses the pools of an operation but that operation. */
+  readonly isAlone: boolean;
   log(line: string): void;
   /** Reads records only; opens nothing, waits for nobody. */
   view<T>(run: (session: Session) => Promise<T> | T): Promise<T>;
@@ -62,6 +64,7 @@ interface Group {
 export class CommandCore implements Core {
   readonly runDir: string;
   readonly file: StateFile;
+  readonly isAlone = true;
   readonly #options: CoreOptions;
   #queue: Promise<unknown> = Promise.resolve();
   /** In use, or resting when no operation belongs to it. */

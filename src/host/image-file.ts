@@ -17,88 +17,41 @@ const MAX_SPARSE_SHARE = 1 / 8;
 const NEW_FILE_MODE = 0o660;
 
 export class ImageFile implements Disposable {
-  readonly #path: string;
-  readonly #fd: number;
+  readonly path: string;
+  readonly fd: number;
   readonly #native = nativeCalls();
   #allocates: boolean;
-  /** End of the stretch of data under way, of what is allocated of it, and of what is written. */
-  #stretchEnd = 0;
   #allocatedTo = 0;
-  #writtenTo = 0;
   #allocatedBytes = 0;
   #returnedBytes = 0;
   #isClosed = false;
 
   /** Made, or emptied. @throws IoError, SpaceError */
   constructor(path: string, sizeBytes: number) {
-    this.#path = path;
+    this.path = path;
     this.#allocates = this.#native !== undefined;
     try {
-      this.#fd = openSync(path, constants.O_RDWR | constants.O_CREAT, NEW_FILE_MODE);
+      this.fd = openSync(path, constants.O_RDWR | constants.O_CREAT, NEW_FILE_MODE);
     } catch (error) {
       throw systemError(error, `${path}: cannot be written`);
     }
     try {
       // Not when it is empty already: ext4 takes a truncation to nothing as a wish to have the file on disk when it is closed.
-      if (fstatSync(this.#fd).size > 0) ftruncateSync(this.#fd, 0);
-      ftruncateSync(this.#fd, sizeBytes);
+      if (fstatSync(this.fd).size > 0) ftruncateSync(this.fd, 0);
+      ftruncateSync(this.fd, sizeBytes);
     } catch (error) {
-      closeSync(this.#fd);
+      closeSync(this.fd);
       throw systemError(error, `${path}: cannot be written`);
     }
   }
 
-  /** Data is to come somewhere in [from, to), behind all that came before. */
+  /** Data is about to come at `from`, in a stretch that ends at `to`; stretches are told in order. */
   expect(from: number, to: number): void {
-    this.#giveBack(this.#writtenTo, this.#allocatedTo);
-    this.#writtenTo = from;
-    this.#allocatedTo = from;
-    this.#stretchEnd = to;
-  }
-
-  /** `length` bytes of a buffer, not before the end of the last write. @throws IoError, SpaceError */
-  write(offset: number, buffer: Buffer, from: number, length: number): void {
-    this.#giveBack(this.#writtenTo, Math.min(offset, this.#allocatedTo));
-    const end = offset + length;
-    if (end > this.#allocatedTo) this.#allocate(Math.max(offset, this.#allocatedTo));
-    try {
-      for (let done = 0; done < length; ) {
-        const count = writeSync(this.#fd, buffer, from + done, length - done, offset + done);
-        if (count === 0) throw new IoError("EIO", `${this.#path}: nothing could be written at ${offset + done}`);
-        done += count;
-      }
-    } catch (error) {
-      throw systemError(error, `${this.#path}: cannot be written`);
-    }
-    this.#writtenTo = end;
-  }
-
-  /** Closes the file; nothing is flushed. @throws IoError, SpaceError what the file system kept for now */
-  finish(): void {
-    this.#giveBack(this.#writtenTo, this.#allocatedTo);
-    this.#allocatedTo = this.#writtenTo;
-    this.#close();
-  }
-
-  [Symbol.dispose](): void {
-    this.#close();
-  }
-
-  #close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    try {
-      closeSync(this.#fd);
-    } catch (error) {
-      throw systemError(error, `${this.#path}: cannot be written`);
-    }
-  }
-
-  #allocate(from: number): void {
-    const length = Math.min(this.#stretchEnd - from, ALLOCATE_BYTES);
+    if (from < this.#allocatedTo) return;
+    const length = Math.min(to - from, ALLOCATE_BYTES);
     if (!this.#allocates || length < MIN_ALLOCATE_BYTES) return;
     try {
-      this.#native?.allocate(this.#fd, { offset: from, length }, { keepSize: true });
+      this.#native?.allocate(this.fd, { offset: from, length }, { keepSize: true });
       this.#allocatedTo = from + length;
       this.#allocatedBytes += length;
     } catch {
@@ -107,16 +60,45 @@ export class ImageFile implements Disposable {
     }
   }
 
-  #giveBack(from: number, to: number): void {
-    if (from >= to) return;
-    this.#returnedBytes += to - from;
+  /** `length` bytes of a buffer. @throws IoError, SpaceError */
+  write(offset: number, buffer: Buffer, from: number, length: number): void {
     try {
-      this.#native?.punchHole(this.#fd, { offset: from, length: to - from });
+      for (let done = 0; done < length; ) {
+        const count = writeSync(this.fd, buffer, from + done, length - done, offset + done);
+        if (count === 0) throw new IoError("EIO", `${this.path}: nothing could be written at ${offset + done}`);
+        done += count;
+      }
+    } catch (error) {
+      throw systemError(error, `${this.path}: cannot be written`);
+    }
+  }
+
+  /** [from, to) was expected, but only zeros came: it becomes a hole again. */
+  giveBack(from: number, to: number): void {
+    if (from >= this.#allocatedTo) return;
+    this.#returnedBytes += to - from;
+    if (this.#returnedBytes > Math.max(ALLOCATE_BYTES, this.#allocatedBytes * MAX_SPARSE_SHARE))
+      this.#allocates = false;
+    try {
+      this.#native?.punchHole(this.fd, { offset: from, length: to - from });
     } catch {
       // It reads as zeros all the same, it only takes room.
       this.#allocates = false;
     }
-    if (this.#returnedBytes > Math.max(ALLOCATE_BYTES, this.#allocatedBytes * MAX_SPARSE_SHARE))
-      this.#allocates = false;
+  }
+
+  /** Closes the file; nothing is flushed. @throws IoError, SpaceError what the file system kept for now */
+  finish(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    try {
+      closeSync(this.fd);
+    } catch (error) {
+      throw systemError(error, `${this.path}: cannot be written`);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.finish();
   }
 }

@@ -9,16 +9,12 @@ import { closeSync, constants, openSync, readSync, statSync } from "node:fs";
 import { IoError, SpaceError, StateError } from "../errors/index.js";
 import { type BlockDevice, Claims, FileDevice } from "../io/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
+import { FileCopy, PIECE_BYTES } from "./file-copy.js";
 import type { Progress } from "./host.js";
 import { ImageFile } from "./image-file.js";
 
 /** Into a device another thread reads ahead and this one writes, as pieces below a device's own bound are written at once. */
 const PIECE_IN_BYTES = 768 * 1024;
-/**
- * Into a file this thread does both, one piece after the other: small enough that what was read is still in the
- * processor's cache when it is written, which saves more than a second thread would. Measured best.
- */
-const PIECE_OUT_BYTES = 128 * 1024;
 /** Pieces read before one is written: enough that neither side waits for a thread to wake up. */
 const READ_AHEAD_PIECES = 3;
 const MAX_PIECE_BYTES = 4 * 2 ** 20;
@@ -104,8 +100,16 @@ export async function copyIn(device: BlockDevice, image: Image, progress: Progre
   return dataBytes;
 }
 
-/** To a sparse file, which is made or overwritten, or to a whole block device, which is flushed. @returns bytes written as data */
-export async function copyOut(device: BlockDevice, path: string, progress: Progress | undefined): Promise<number> {
+/**
+ * To a sparse file, which is made or overwritten, or to a whole block device, which is flushed.
+ * @param isStill nobody else uses the device or its pool meanwhile, so that its bytes stay where they are
+ * @returns bytes written as data
+ */
+export async function copyOut(
+  device: BlockDevice,
+  path: string,
+  { progress, isStill }: { readonly progress: Progress | undefined; readonly isStill: boolean },
+): Promise<number> {
   const present = statSync(path, { throwIfNoEntry: false });
   if (present?.isBlockDevice() === true) return copyToBlockDevice(device, path, progress);
   if (present !== undefined && !present.isFile()) {
@@ -117,36 +121,47 @@ export async function copyOut(device: BlockDevice, path: string, progress: Progr
   if (present !== undefined) new Claims().claim({ path, role: "exported image" }).release();
   const report = reporter(progress, device.sizeBytes);
   using file = new ImageFile(path, device.sizeBytes);
-  const dataBytes = await copyToFile(device, file, report);
+  const dataBytes = await copyToFile(device, file, { report, isStill });
   file.finish();
   report(device.sizeBytes, true);
   return dataBytes;
 }
 
-/** Without a promise where the device can. @returns bytes written */
-async function copyToFile(device: BlockDevice, file: ImageFile, report: (done: number) => void): Promise<number> {
-  const buffer = Buffer.allocUnsafeSlow(PIECE_OUT_BYTES);
+/** @returns bytes written */
+async function copyToFile(
+  device: BlockDevice,
+  file: ImageFile,
+  { report, isStill }: { readonly report: (done: number) => void; readonly isStill: boolean },
+): Promise<number> {
+  await using copy = new FileCopy(file, report);
+  const buffer = Buffer.allocUnsafeSlow(PIECE_BYTES);
   const turn = turnTaker();
   let dataBytes = 0;
-  let at = 0;
-  const put = (from: number, to: number) => {
-    file.write(at + from, buffer, from, to - from);
-    dataBytes += to - from;
-  };
   for await (const { from, to } of dataStretches(device, { from: 0, to: device.sizeBytes }, FILE_UNIT_BYTES)) {
-    file.expect(from, to);
-    for (at = from; at < to; at += PIECE_OUT_BYTES) {
-      const length = Math.min(PIECE_OUT_BYTES, to - at);
-      const piece = length === buffer.length ? buffer : buffer.subarray(0, length);
+    const located = isStill ? device.locate?.(from, to - from) : undefined;
+    if (located !== undefined) {
+      for (const each of located) await copy.add(each);
+      continue;
+    }
+    for (let at = from; at < to; at += buffer.length) {
+      file.expect(at, to);
+      const piece = buffer.subarray(0, Math.min(buffer.length, to - at));
       const done = device.tryRead?.(at, piece) ?? 0;
-      if (done < length) await device.read(at + done, piece.subarray(done));
-      forEachNonZero(piece, FILE_UNIT_BYTES, put);
+      if (done < piece.length) await device.read(at + done, piece.subarray(done));
+      let zerosFrom = 0;
+      forEachNonZero(piece, FILE_UNIT_BYTES, (begin, end) => {
+        if (zerosFrom < begin) file.giveBack(at + zerosFrom, at + begin);
+        file.write(at + begin, buffer, begin, end - begin);
+        dataBytes += end - begin;
+        zerosFrom = end;
+      });
+      if (zerosFrom < piece.length) file.giveBack(at + zerosFrom, at + piece.length);
       report(at);
-      const wait = turn();
-      if (wait !== undefined) await wait;
+      await turn();
     }
   }
-  return dataBytes;
+  await copy.end();
+  return dataBytes + copy.dataBytes;
 }
 
 async function copyToBlockDevice(device: BlockDevice, path: string, progress: Progress | undefined): Promise<number> {

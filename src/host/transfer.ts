@@ -246,7 +246,7 @@ export function exportDevice(
       return { bytes: range.to, dataBytes: range.to, verified: false };
     }
     const path = session.resolvePath(file);
-    const dataBytes = await copyOut(device, path, options.progress);
+    const dataBytes = await copyOut(device, path, { progress: options.progress, isStill: core.isAlone });
     if (options.verify === true) {
       await using image = openImage(path);
       await verify(device, image, { otherName: path });

@@ -53,6 +53,11 @@ export interface BlockDevice {
   tryRead?(offset: number, buffer: Uint8Array): number;
   /** Writes as much as can be written without waiting, from the front. @returns bytes done */
   tryWrite?(offset: number, buffer: Uint8Array): number;
+  /**
+   * In which files the bytes of a range lie, in order and without the holes, for who copies them himself. True until the
+   * device, or what it shares its ground with, is next changed. Undefined where it cannot be told.
+   */
+  locate?(offset: number, length: number): readonly Located[] | undefined;
   /** Asks the thing below for its size again. */
   refreshSize(): Promise<void>;
   /** May be called twice. */
@@ -65,4 +70,12 @@ export interface Extent {
   readonly offset: number;
   readonly length: number;
   readonly kind: "data" | "zeros";
+}
+
+/** A stretch of a device, and where an open file holds it. */
+export interface Located {
+  readonly offset: number;
+  readonly length: number;
+  readonly fd: number;
+  readonly fileOffset: number;
 }

@@ -11,7 +11,7 @@ import { promisify } from "node:util";
 import { codeOf, IoError, StateError } from "../errors/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import { type Backing, backingBytes, openBacking } from "./backing.js";
-import type { BlockDevice, Extent, SyncIo } from "./block-device.js";
+import type { BlockDevice, Extent, Located, SyncIo } from "./block-device.js";
 import { DirectIo } from "./direct-io.js";
 import { FileIo } from "./file-io.js";
 import { type Native, nativeCalls } from "./native.js";
@@ -166,6 +166,12 @@ export class FileDevice implements BlockDevice {
 
   async writeZeroes(offset: number, length: number): Promise<void> {
     this.#io.writeZeroes(offset, length);
+  }
+
+  locate(offset: number, length: number): readonly Located[] | undefined {
+    checkRange(this.name, this.sizeBytes, offset, length);
+    if (this.isBlockDevice || this.#cached !== undefined) return undefined;
+    return [{ offset, length, fd: this.#io.fd, fileOffset: this.#io.base + offset }];
   }
 
   async extents(offset: number, length: number): Promise<readonly Extent[]> {

@@ -1,5 +1,5 @@
 export { majorMinor } from "./backing.js";
-export type { BlockDevice, Extent, SyncIo } from "./block-device.js";
+export type { BlockDevice, Extent, Located, SyncIo } from "./block-device.js";
 export { type Claim, type ClaimRequest, Claims } from "./claim.js";
 export { codeForErrno, errnoError, errnoName, reasonForErrno, systemError } from "./errno.js";
 export { FileDevice, type FileDeviceOptions } from "./file-device.js";

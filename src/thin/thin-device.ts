@@ -5,7 +5,7 @@
  * external origin), and only then mapped. Source: thin-engine section 7.
  */
 import { IoError, StateError, type UdmError } from "../errors/index.js";
-import type { BlockDevice, Extent } from "../io/index.js";
+import type { BlockDevice, Extent, Located } from "../io/index.js";
 import { Lookup, type OpenDevice } from "./metadata.js";
 import type { Pool } from "./pool.js";
 import type { RangeLocks } from "./range-locks.js";
@@ -288,6 +288,31 @@ export class ThinDevice implements BlockDevice {
     const inside = end > from ? await this.#origin!.extents(from, end - from) : [];
     const rest = Math.max(from, end);
     return to > rest ? [...inside, { offset: rest, length: to - rest, kind: "zeros" }] : inside;
+  }
+
+  /** Undefined also where an external origin shows through. */
+  locate(offset: number, length: number): readonly Located[] | undefined {
+    this.#checkRange("map", offset, length);
+    const { blockBytes, metadata, data } = this.#pool;
+    if (this.#origin !== undefined || data.locate === undefined || !this.#isQuiet()) return undefined;
+    const end = offset + length;
+    const found: Located[] = [];
+    let canTell = true;
+    metadata.forEachMapping(
+      this.id,
+      Math.floor(offset / blockBytes),
+      Math.ceil(end / blockBytes),
+      (virtualBlock, dataBlock, _time, count) => {
+        const from = Math.max(offset, virtualBlock * blockBytes);
+        const to = Math.min(end, (virtualBlock + count) * blockBytes);
+        const shift = (dataBlock - virtualBlock) * blockBytes;
+        const below = data.locate?.(from + shift, to - from);
+        if (below === undefined) canTell = false;
+        else for (const each of below) found.push({ ...each, offset: each.offset - shift });
+        return canTell;
+      },
+    );
+    return canTell ? found : undefined;
   }
 
   // --- writing ---

@@ -2,6 +2,7 @@
  * What every BlockDevice promises, as one suite. A test file calls `describeBlockDevice` with a way to make an empty
  * device; what cannot hold for it is listed in `exceptions` with the reason, which becomes the name of the skipped test.
  */
+import { readSync } from "node:fs";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { codeOf } from "../../src/errors/index.js";
@@ -48,6 +49,26 @@ export function describeBlockDevice(name: string, options: ContractOptions): voi
 
     unlessExcepted("reads zeros at first", "reads as zeros at first", async () => {
       expect(isZero(await readAll(made.device))).toBe(true);
+    });
+
+    test("where it tells in which files its bytes lie, they lie there", async () => {
+      const { device } = made;
+      await device.write(65536, pattern(3 * 65536 + SECTOR, 2));
+      await device.write(12 * 65536 + SECTOR, pattern(SECTOR, 3));
+      await device.discard(2 * 65536, 65536);
+      const from = 65536 + 3 * SECTOR;
+      const located = device.locate?.(from, SIZE - from - SECTOR);
+      if (located === undefined) return;
+      const found = Buffer.alloc(SIZE);
+      let at = from;
+      for (const { offset, length, fd, fileOffset } of located) {
+        expect(offset).toBeGreaterThanOrEqual(at);
+        expect(readSync(fd, found, offset, length, fileOffset)).toBe(length);
+        at = offset + length;
+      }
+      expect(at).toBeLessThanOrEqual(SIZE - SECTOR);
+      const wanted = await readAll(device);
+      expect(found.subarray(from, SIZE - SECTOR).equals(wanted.subarray(from, SIZE - SECTOR))).toBe(true);
     });
 
     test("gives back what was written, and leaves the neighbours alone", async () => {
