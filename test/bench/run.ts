@@ -10,6 +10,7 @@ import { basename, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { build } from "esbuild";
+import { messageOf } from "../../src/errors/index.js";
 import { run } from "../../src/io/index.js";
 import { renderTable, type TableColumn } from "../../src/ui/index.js";
 import type { Bench, Row, Samples, Unit } from "./bench.js";
@@ -21,15 +22,13 @@ const HERE = join(ROOT, "test/bench");
 const SUFFIX = ".bench.ts";
 const BUILD_TIMEOUT_MS = 300_000;
 
-const { values: options, positionals: wanted } = parseArgs({
-  allowPositionals: true,
-  allowNegative: true,
-  options: {
-    json: { type: "boolean", default: false },
-    list: { type: "boolean", default: false },
-    build: { type: "boolean", default: true },
-  },
-});
+const USAGE = "usage: npm run bench [-- NAME...] [--json] [--list] [--no-build]";
+
+const { values: options, positionals: wanted } = readArguments();
+if (options.help) {
+  console.log(USAGE);
+  process.exit(0);
+}
 
 const bundles = await mkdtemp(join(ROOT, "node_modules/.udm-bench-"));
 try {
@@ -38,6 +37,24 @@ try {
   else await runAll(chosen(benches));
 } finally {
   await rm(bundles, { recursive: true, force: true });
+}
+
+function readArguments() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      allowNegative: true,
+      options: {
+        json: { type: "boolean", default: false },
+        list: { type: "boolean", default: false },
+        build: { type: "boolean", default: true },
+        help: { type: "boolean", default: false },
+      },
+    });
+  } catch (error) {
+    console.error(`${messageOf(error)}\n${USAGE}`);
+    process.exit(2);
+  }
 }
 
 async function loadBenches(outdir: string): Promise<readonly Bench[]> {
@@ -64,12 +81,15 @@ async function loadBenches(outdir: string): Promise<readonly Bench[]> {
 function chosen(benches: readonly Bench[]): readonly Bench[] {
   const unknown = wanted.find((word) => !benches.some((bench) => bench.name === word));
   if (unknown !== undefined) {
-    throw new Error(`no bench is called ${unknown}; there are ${benches.map((bench) => bench.name).join(" ")}`);
+    console.error(`no bench is called ${unknown}; there are ${benches.map((bench) => bench.name).join(" ")}`);
+    process.exitCode = 2;
+    return [];
   }
   return wanted.length === 0 ? benches : benches.filter((bench) => wanted.includes(bench.name));
 }
 
 async function runAll(benches: readonly Bench[]): Promise<void> {
+  if (benches.length === 0) return;
   const machine = await describeMachine();
   if (options.build && benches.some((bench) => bench.usesProgram === true)) {
     await run(process.execPath, ["esbuild.config.js"], { cwd: ROOT, timeoutMs: BUILD_TIMEOUT_MS });
