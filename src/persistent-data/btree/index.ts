@@ -3,8 +3,10 @@ export { highestKey, lookup, lookupNext, Position } from "./lookup.js";
 export {
   BTREE_NODE,
   childAt,
+  INTERNAL_NODE,
   isLeaf,
   keyAt,
+  LEAF_NODE,
   lowerBound,
   maxEntriesFor,
   maxEntriesOf,

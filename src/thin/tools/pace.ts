@@ -1,0 +1,50 @@
+/**
+ * Long work gives way: after a slice of time it tells how far it is and lets other things happen, an interrupt among
+ * them. Loops ask `isDue` as often as they like and await `rest` when it is.
+ */
+import { UdmError } from "../../errors/index.js";
+
+const SLICE_MS = 40;
+const ASK_EVERY = 16;
+
+export interface PaceOptions {
+  /** Called a few times a second with what is done, and what there is in all as far as it is known. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export class Pace {
+  /** In the units of the work at hand; may be corrected while it runs. */
+  total = 0;
+  /** Added to what `rest` is told, for work of several steps. */
+  base = 0;
+  readonly #options: PaceOptions;
+  #since = performance.now();
+  #asked = 0;
+
+  constructor(options: PaceOptions = {}) {
+    this.#options = options;
+  }
+
+  get isDue(): boolean {
+    if (++this.#asked < ASK_EVERY) return false;
+    this.#asked = 0;
+    return performance.now() - this.#since > SLICE_MS;
+  }
+
+  /** Tells `done` and lets others run, when a slice of time is over. @throws UdmError EINTR once the signal came */
+  async rest(done: number): Promise<void> {
+    if (performance.now() - this.#since <= SLICE_MS) return;
+    this.#options.onProgress?.(Math.min(this.base + done, this.total), this.total);
+    await new Promise((resolve) => setImmediate(resolve));
+    this.check();
+    this.#since = performance.now();
+  }
+
+  /** @throws UdmError EINTR once the signal came */
+  check(): void {
+    if (this.#options.signal?.aborted === true) {
+      throw new UdmError("EINTR", "interrupted", { hint: "nothing was left half-written" });
+    }
+  }
+}
