@@ -200,7 +200,8 @@ export class LowDevices implements Below {
   }
 }
 
-function nodeOf(number: string): string {
+/** Path of the machine's block device of a number. */
+export function nodeOf(number: string): string {
   const name = /^DEVNAME=(.*)$/m.exec(textOf(`/sys/dev/block/${number}/uevent`) ?? "")?.[1];
   if (name === undefined) throw noNumber(number);
   return `/dev/${name}`;

@@ -194,6 +194,18 @@ export interface ThinUsage {
   readonly mappedBytes: number;
 }
 
+/** A file or block device, or a stretch of one, that holds metadata. */
+export interface MetadataPlace {
+  /** As it was asked for. */
+  readonly name: string;
+  readonly path: string;
+  readonly offsetBytes: number;
+  /** To the end unless given. */
+  readonly sizeBytes?: number;
+  /** The pool of udm's that stands on it. */
+  readonly pool?: string;
+}
+
 /** One run of mapped blocks. */
 export interface MapRun {
   readonly virtualBlock: number;
@@ -383,6 +395,12 @@ export interface Host {
   thinUsage(names: readonly string[]): Promise<ThinUsage>;
   thinMap(name: string, block?: number): Promise<readonly MapRun[]>;
   thinDiff(left: string, right: string): Promise<readonly DiffExtent[]>;
+
+  /**
+   * Where the metadata (or data) of a pool lies. `from`: a pool, a mapped device, a loop device of udm, or a path. The tools
+   * for metadata work there in the process that asks. @throws StateError ENOENT, EINVAL
+   */
+  locateMetadata(from: string, role?: "metadata" | "data"): Promise<MetadataPlace>;
 
   // Bytes of any mapped device
   readDevice(name: string, out: NodeJS.WritableStream, options?: TransferOptions): Promise<number>;

@@ -5,5 +5,12 @@ export { type ConnectOptions, connectHost } from "./daemon/rpc-host.js";
 export { daemonPaths } from "./daemon/socket-path.js";
 export { daemonHost, endDaemon, type Readiness, removeStale, type StartOptions } from "./daemon/start-daemon.js";
 export type * from "./host.js";
+export {
+  type MetadataAccess,
+  type OpenedMetadata,
+  type OpenedPlace,
+  openMetadata,
+  openPlace,
+} from "./metadata-tools.js";
 export { type HostOptions, openHost } from "./open-host.js";
 export { type OpenedPool, type OpenPoolOptions, openPool } from "./open-pool.js";

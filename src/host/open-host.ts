@@ -14,6 +14,7 @@ import {
   planResizeLoop,
   resizeLoop,
 } from "./loops.js";
+import { locateMetadata } from "./metadata-place.js";
 import { planResizePool, resizePool } from "./pool-resize.js";
 import {
   createPool,
@@ -105,6 +106,7 @@ export function hostOver(core: Core): Host {
     thinUsage: bound(thinUsage),
     thinMap: bound(thinMap),
     thinDiff: bound(thinDiff),
+    locateMetadata: bound(locateMetadata),
 
     readDevice: bound(readDevice),
     writeDevice: bound(writeDevice),

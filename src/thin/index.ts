@@ -6,4 +6,5 @@ export { Lookup, type MetadataRoots, metadataBlocksOf, type OpenDevice, ThinMeta
 export { formatPoolStatus, Pool, type PoolOptions } from "./pool.js";
 export { hasThinMagic, isBlank, SUPERBLOCK, SUPERBLOCK_VALIDATOR } from "./superblock.js";
 export { ThinDevice, type ThinOptions } from "./thin-device.js";
+export * from "./tools/index.js";
 export * from "./types.js";

@@ -30,6 +30,7 @@ const METHODS: Readonly<Record<Exclude<keyof Host, Local>, true>> = {
   thinUsage: true,
   thinMap: true,
   thinDiff: true,
+  locateMetadata: true,
   readDevice: true,
   writeDevice: true,
   exportDevice: true,
