@@ -7,6 +7,11 @@ const shared = {
   setupFiles: ["test/support/seed.ts"],
 };
 
+/** The rest of test/cli takes long enough to wait for the long run. */
+const THROUGH_DAEMON = ["main-job", "devices", "json", "dry-run", "inspection"].map(
+  (name) => `test/cli/${name}.test.ts`,
+);
+
 /**
  * unit: the library, in process. cli: the built program, real files, a full state dir. kernel: a guest with a real
  * device-mapper. long: the same rules at a size that does not fit a coffee break.
@@ -28,6 +33,16 @@ export default defineConfig({
           ...shared,
           name: "cli",
           include: ["test/cli/**/*.test.ts", "test/scripts/**/*.test.ts"],
+          globalSetup: ["test/cli/build.ts"],
+        },
+      },
+      {
+        // Once more through a daemon: the same output, messages and statuses.
+        test: {
+          ...shared,
+          name: "daemon",
+          env: { UDM_TEST_DAEMON: "1" },
+          include: process.env.UDM_TEST_LONG === undefined ? THROUGH_DAEMON : ["test/cli/**/*.test.ts"],
           globalSetup: ["test/cli/build.ts"],
         },
       },

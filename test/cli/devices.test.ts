@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { type Ran, type Session, withSession } from "./session.js";
+import { type Ran, type Session, THROUGH_DAEMON, withSession } from "./session.js";
 
 const TABLE = "0 131072 thin-pool 7:0 7:1 128 0";
 const isRoot = process.getuid?.() === 0;
@@ -31,12 +31,15 @@ test("a pool in use by another process is refused to another state dir, and free
     const gone = new Promise((resolve) => holder.once("exit", resolve));
     await new Promise((resolve) => holder.stdin!.write(Buffer.alloc(4 * 2 ** 20, 1), resolve));
     await untilRead(holder.pid!, 4 * 2 ** 20);
+    const pid = THROUGH_DAEMON ? JSON.parse(await session.ok("daemon status --json")).daemon.pid : holder.pid;
     expectRefusal(
       await session.udm([...other, "pool", "create", "pool", "--table", TABLE]),
-      new RegExp(`${holder.pid}`),
+      new RegExp(`process ${pid} `),
     );
     holder.kill("SIGKILL");
     await gone;
+    // The daemon does this after what the holder had begun.
+    if (THROUGH_DAEMON) await session.ok("pool status pool --raw");
     expect(await session.udm([...other, "pool", "create", "pool", "--table", TABLE])).toMatchObject({ status: 0 });
   });
 });

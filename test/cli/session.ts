@@ -1,11 +1,14 @@
 /** The real binary in a folder of its own: state, files and working directory are gone when the test is over. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { chmodSync, mkdirSync, symlinkSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { withTemporaryFolder } from "../support/temporary-folder.js";
 
 export const UDM = fileURLToPath(new URL("../../bin/udm.js", import.meta.url));
+
+/** All sessions of this run go through a daemon: the project `daemon` of vitest.config.ts. */
+export const THROUGH_DAEMON = process.env.UDM_TEST_DAEMON === "1";
 
 export interface Ran {
   readonly status: number | null;
@@ -90,6 +93,26 @@ export function withSession<T>(body: (session: Session) => Promise<T>): Promise<
     mkdirSync(join(folder, "bin"));
     symlinkSync(UDM, join(folder, "bin/udm"));
     chmodSync(UDM, 0o755);
-    return body(new Session(folder));
+    const session = new Session(folder);
+    return THROUGH_DAEMON ? withDaemon(session, body) : body(session);
   });
+}
+
+/** The same with a daemon that has the state all the while; it must not have had anything to complain about. */
+async function withDaemon<T>(session: Session, body: (session: Session) => Promise<T>): Promise<T> {
+  await session.ok("daemon start");
+  let result: T;
+  try {
+    result = await body(session);
+  } catch (error) {
+    await session.udm("daemon stop");
+    throw error;
+  }
+  const ran = await session.udm("daemon stop");
+  if (ran.status !== 0) throw new Error(`udm daemon stop: ${ran.stderr}`);
+  for (const name of readdirSync(session.path("run")).filter((each) => each.endsWith(".log"))) {
+    const log = readFileSync(join(session.path("run"), name), "utf8");
+    if (/internal error|^ {4}at /m.test(log)) throw new Error(log);
+  }
+  return result;
 }

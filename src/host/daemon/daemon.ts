@@ -35,6 +35,8 @@ export interface DaemonOptions {
 
 /** How long a daemon that nobody needs waits for somebody who might. */
 const IDLE_MS = 1000;
+/** Longest time that operations under way have to end by themselves when the daemon ends. */
+const GRACE_MS = 1000;
 /** One who connects has this long to say who it is. */
 const GREETING_MS = 10_000;
 
@@ -152,9 +154,14 @@ export class Daemon implements AsyncDisposable {
     };
     // Nobody new; the socket's name goes first, so that who comes now waits for the lock instead.
     rmSync(this.socketPath, { force: true });
+    // What is under way may end; what waits for somebody, or moves bytes for long, is cut off.
+    const grace = setTimeout(() => {
+      for (const connection of this.#connections) connection.end();
+    }, GRACE_MS);
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     await tried(() => this.#services.close());
     await tried(() => this.#core.close());
+    clearTimeout(grace);
     for (const connection of this.#connections) connection.end();
     await closed;
     this.#log("ended");
