@@ -29,7 +29,8 @@ export class MappedDevice implements BlockDevice {
   #underWay = 0;
   #drained: (() => void) | undefined;
   #waiting: (() => void)[] = [];
-  readonly #listeners = new Set<() => void>();
+  readonly #listeners = new Set<() => void | Promise<void>>();
+  #following: Promise<unknown> = Promise.resolve();
 
   /** @param name asked for each time: devices are renamed */
   constructor(name: () => string) {
@@ -71,13 +72,28 @@ export class MappedDevice implements BlockDevice {
     this.#segments = segments;
     this.#sizeBytes = options.sizeBytes;
     this.#isReadOnly = options.isReadOnly;
-    for (const listener of this.#listeners) listener();
+    this.tellChanged();
   }
 
-  /** Told after each new table, before requests flow: size and read-only may have changed. @returns ends it */
-  onTable(listener: () => void): () => void {
+  /**
+   * Told after each new table, before requests flow, and after each new name: size, read-only and name may have changed.
+   * What a listener begins is waited for, once requests flow, before the change counts as done. @returns ends it
+   */
+  onTable(listener: () => void | Promise<void>): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  tellChanged(): void {
+    for (const listener of this.#listeners) {
+      const following = listener();
+      if (following !== undefined) this.#following = Promise.allSettled([this.#following, following]);
+    }
+  }
+
+  /** Resolves when the listeners have done what they began, however that went. */
+  async followed(): Promise<void> {
+    await this.#following;
   }
 
   /** Without a promise where a sole target can; 0 while suspended, or when the request leaves the device. */

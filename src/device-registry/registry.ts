@@ -346,6 +346,7 @@ export class Registry {
     this.#letFlow(record, opened.device);
     this.#update(record.name, { suspended: false });
     await this.#resumeAbove(this.get(name));
+    await opened.device.followed();
   }
 
   rename(oldName: string, newName: string): void {
@@ -356,6 +357,7 @@ export class Registry {
     }
     this.#drop(record.name);
     this.#put(name, { ...record, name });
+    this.#opened.get(record.minor)?.device.tellChanged();
   }
 
   setUuid(name: string, text: string): void {
@@ -414,6 +416,7 @@ export class Registry {
     if (!record.suspended) this.#letFlow(record, opened.device);
     await closeAll(old, opened.pool);
     await this.#resumeAbove(record);
+    await opened.device.followed();
   }
 
   // Bytes, status, messages
@@ -481,6 +484,10 @@ export class Registry {
       const opened = this.#opened.get(minor);
       if (record !== undefined && opened !== undefined && !this.#isHeldBack(record)) opened.device.resume();
     }
+  }
+
+  get hasOpen(): boolean {
+    return this.#opened.size > 0;
   }
 
   get hasHolds(): boolean {

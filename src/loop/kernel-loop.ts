@@ -10,6 +10,8 @@ export interface KernelLoopRequest {
   readonly sectorBytes?: number;
   /** Default the first free one. */
   readonly number?: number;
+  /** Past the page cache of the file: nothing is cached twice. */
+  readonly directIo?: boolean;
 }
 
 export interface AttachedKernelLoop {
@@ -46,6 +48,7 @@ export function attachArguments(request: KernelLoopRequest): string[] {
   if (request.offsetBytes !== undefined) words.push("--offset", String(request.offsetBytes));
   if (request.sizeLimitBytes !== undefined) words.push("--sizelimit", String(request.sizeLimitBytes));
   if (request.sectorBytes !== undefined) words.push("--sector-size", String(request.sectorBytes));
+  if (request.directIo === true) words.push("--direct-io=on");
   return [...words, request.file];
 }
 
