@@ -180,6 +180,7 @@ export class ResidentCore {
       const shared = this.#fresh(client);
       if (shared.intents.length > 0) await mend(shared);
       const isShared = shared.registry.hasHolds;
+      if (!isShared) await settle(shared);
       const session = isShared ? shared : this.#makeSession(this.file.read(), { isHeld: true });
       session.cwd = client.options.cwd;
       if (isShared) await shared.beginGroup();
@@ -311,7 +312,9 @@ export class ResidentCore {
 
   /** While nothing is held the state is read anew each time, as a command does. */
   #fresh(client: Client): Session {
-    if (!this.#session.registry.hasHolds) this.#session = this.#makeSession(this.file.read());
+    const { registry } = this.#session;
+    // What was held until now is closed by the operation that begins.
+    if (!registry.hasHolds && !registry.hasOpen) this.#session = this.#makeSession(this.file.read());
     this.#session.cwd = client.options.cwd;
     return this.#session;
   }
