@@ -159,6 +159,7 @@ export class Daemon implements AsyncDisposable {
       for (const connection of this.#connections) connection.end();
     }, GRACE_MS);
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    await tried(() => this.#core.windDown());
     await tried(() => this.#services.close());
     await tried(() => this.#core.close());
     clearTimeout(grace);

@@ -68,6 +68,7 @@ export class ResidentCore {
   #running: Turn | undefined;
   #group: Group | undefined;
   #eventTimer: NodeJS.Timeout | undefined;
+  #isWindingDown = false;
   #isClosed = false;
   readonly #own: Client;
 
@@ -141,6 +142,17 @@ export class ResidentCore {
     return this.#session.registry.openPools();
   }
 
+  /** Clients begin nothing more: what waits is refused, a group is undone. The daemon's own doings go on. */
+  async windDown(): Promise<void> {
+    this.#isWindingDown = true;
+    for (const turn of this.#waiting.filter(({ client }) => client !== this.#own)) {
+      this.#waiting.splice(this.#waiting.indexOf(turn), 1);
+      clearTimeout(turn.timer);
+      turn.refuse(goingAway());
+    }
+    if (this.#group !== undefined) await this.undo(this.#group.client);
+  }
+
   /** Everything is committed and closed, the lock given back. Nothing is held any more. May be called twice. */
   async close(): Promise<void> {
     if (this.#isClosed) return;
@@ -169,12 +181,14 @@ export class ResidentCore {
   }
 
   change<T>(client: Client, purpose: string, run: (session: Session) => Promise<T> | T): Promise<T> {
+    if (this.#isWindingDown && client !== this.#own) return Promise.reject(goingAway());
     return this.#inTurn(client, purpose, () =>
       this.#group === undefined ? this.#alone(client, run) : this.#held(this.#group, run),
     );
   }
 
   begin(client: Client, purpose: string): Promise<void> {
+    if (this.#isWindingDown) return Promise.reject(goingAway());
     return this.#inTurn(client, purpose, async () => {
       if (this.#group !== undefined) throw new InvariantError("a group has begun already");
       const shared = this.#fresh(client);

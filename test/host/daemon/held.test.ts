@@ -139,7 +139,7 @@ test("suspend flushes and holds requests, resume lets them go", async () => {
 test("tables are loaded and pools grow under load, and the device is told its new size", async () => {
   const { it, host, hold } = await prepared();
   const sizes: number[] = [];
-  const stopWatching = hold.device.onTable(() => sizes.push(hold.device.sizeBytes));
+  const stopWatching = hold.device.onTable(() => void sizes.push(hold.device.sizeBytes));
   const load = new Load(hold, 200);
   await load.progress();
   for (let round = 1; round <= 5; round++) {
