@@ -59,6 +59,10 @@ export class MappedDevice implements BlockDevice {
     const all = this.#segments.map(({ target }) => target.device.discardGranularityBytes);
     return all.length === 0 || all.every((each) => each === 0) ? 0 : Math.max(...all);
   }
+  get zeroGranularityBytes(): number {
+    // Units of a second target need not begin at multiples of theirs.
+    return this.#segments.length === 1 ? (this.#segments[0]!.target.device.zeroGranularityBytes ?? 0) : 0;
+  }
   get sync(): SyncIo | undefined {
     if (!this.#segments.every(({ target }) => target.device.sync !== undefined)) return undefined;
     return this.#syncIo();

@@ -58,6 +58,10 @@ export interface BlockDevice {
    * device, or what it shares its ground with, is next changed. Undefined where it cannot be told.
    */
   locate?(offset: number, length: number): readonly Located[] | undefined;
+  /**
+   * Whole units of so many bytes are made to read as zeros without writing them; 0, or undefined, where zeros are written.
+   */
+  readonly zeroGranularityBytes?: number;
   /** Asks the thing below for its size again. */
   refreshSize(): Promise<void>;
   /** May be called twice. */

@@ -134,6 +134,11 @@ export class FileDevice implements BlockDevice {
     return this.#io.canDiscard() ? Math.max(4096, this.logicalBlockBytes) : 0;
   }
 
+  /** Holes are punched in files; what a block device does with zeros is not known. */
+  get zeroGranularityBytes(): number {
+    return this.isBlockDevice ? 0 : this.discardGranularityBytes;
+  }
+
   async read(offset: number, buffer: Uint8Array): Promise<void> {
     if (buffer.length < this.#threadPoolBytes || this.#cached !== undefined) return this.#io.read(offset, buffer);
     checkRange(this.name, this.sizeBytes, offset, buffer.length);

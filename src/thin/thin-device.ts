@@ -72,6 +72,16 @@ export class ThinDevice implements BlockDevice {
     return this.#pool.config.features.ignoreDiscard ? 0 : this.#pool.blockBytes;
   }
 
+  /** What is not mapped here shows another device. */
+  get hasExternalOrigin(): boolean {
+    return this.#origin !== undefined;
+  }
+
+  /** Zeros are holes, where holes are not another device's bytes. */
+  get zeroGranularityBytes(): number {
+    return this.#canUnmapForZeros() ? this.#pool.blockBytes : 0;
+  }
+
   get mappedBlocks(): number {
     return this.#device.mappedBlocks;
   }
@@ -163,9 +173,7 @@ export class ThinDevice implements BlockDevice {
   async writeZeroes(offset: number, length: number): Promise<void> {
     this.#checkRange("write", offset, length);
     const { blockBytes } = this.#pool;
-    const { ignoreDiscard, readOnly } = this.#pool.config.features;
-    const canUnmap = this.#origin === undefined && !ignoreDiscard && !readOnly && this.#pool.canChangeMetadata;
-    const begin = canUnmap ? Math.ceil(offset / blockBytes) * blockBytes : offset + length;
+    const begin = this.#canUnmapForZeros() ? Math.ceil(offset / blockBytes) * blockBytes : offset + length;
     const end = Math.floor((offset + length) / blockBytes) * blockBytes;
     if (begin >= end) return this.#writeZerosOut(offset, offset + length);
     await this.#writeZerosOut(offset, begin);
@@ -465,6 +473,11 @@ export class ThinDevice implements BlockDevice {
       if (isZero && (this.#pool.dataSync?.knownZeroes(target, length) ?? 0) >= length) continue;
       await this.#pool.track(data.write(target, scratch.subarray(0, length)));
     }
+  }
+
+  #canUnmapForZeros(): boolean {
+    const { ignoreDiscard, readOnly } = this.#pool.config.features;
+    return this.#origin === undefined && !ignoreDiscard && !readOnly && this.#pool.canChangeMetadata;
   }
 
   #mayWait(): boolean {
