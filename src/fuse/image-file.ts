@@ -39,7 +39,7 @@ export class ImageFile {
   underWay = 0;
   /** No new requests: they fail. */
   isRemoved = false;
-  readonly #readsZeros: boolean;
+  discardReadsZeros: boolean;
   readonly #listeners: (() => void)[] = [];
 
   constructor(node: number, { name, device, readOnly, discardReadsZeros }: ImageOptions) {
@@ -48,7 +48,7 @@ export class ImageFile {
     this.device = device;
     this.isReadOnly = readOnly === true || device.isReadOnly;
     this.sizeBytes = device.sizeBytes;
-    this.#readsZeros = discardReadsZeros ?? true;
+    this.discardReadsZeros = discardReadsZeros ?? true;
   }
 
   /** Unit of discards, a power of two, as a loop device wants it. */
@@ -126,7 +126,7 @@ export class ImageFile {
     const isPunch = mode === (FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE);
     const isZero = (mode & ~FALLOC.KEEP_SIZE) === FALLOC.ZERO_RANGE;
     if (!isPunch && !isZero) throw new StateError("EOPNOTSUPP", `${this.name}: fallocate mode ${mode}`);
-    const canDiscard = this.device.discardGranularityBytes > 0 && this.#readsZeros;
+    const canDiscard = this.device.discardGranularityBytes > 0 && this.discardReadsZeros;
     if (isPunch && !canDiscard) throw new StateError("EOPNOTSUPP", `${this.name} does not discard`);
     const end = Math.min(offset + length, this.sizeBytes);
     if (offset >= end) return;

@@ -1,4 +1,9 @@
+import type * as Attachments from "./attachments/index.js";
+
+/** Attaching, mounting and back; loaded when it is wanted. */
+export const attachments = (): Promise<typeof Attachments> => import("./attachments/index.js");
 export { type AnyHostOptions, openAnyHost } from "./any-host.js";
+export type { AttachmentFolders, AttachmentInfo, AttachRequest } from "./attachments/index.js";
 export { Daemon, type DaemonOptions } from "./daemon/daemon.js";
 export { errorToPlain } from "./daemon/protocol.js";
 export { type ConnectOptions, connectHost } from "./daemon/rpc-host.js";

@@ -60,6 +60,11 @@ export interface Native {
   loopSetCapacity(fd: number): void;
   /** SO_PEERCRED: who is at the other end of a unix socket. */
   peerOf(fd: number): { readonly pid: number; readonly uid: number; readonly gid: number };
+  /**
+   * PR_SET_IO_FLUSHER: this thread serves writes that free memory, so it does not wait for such writes when it needs some.
+   * @returns false where that is not allowed, or not known
+   */
+  becomeIoFlusher(): boolean;
   /** Memory at a page boundary, as O_DIRECT wants it; lives as long as the process. */
   pageAlignedBuffer(bytes: number): Uint8Array;
 }
@@ -100,6 +105,7 @@ const LOOP_SET_CAPACITY = 0x4c07;
 const LOOP_INFO_BYTES = 232;
 const SOL_SOCKET = process.arch.startsWith("mips") ? 0xffff : 1;
 const SO_PEERCRED = process.arch.startsWith("mips") ? 18 : process.arch.startsWith("ppc") ? 21 : 17;
+const PR_SET_IO_FLUSHER = 57;
 const PROT_READ_WRITE = 3;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
 
@@ -162,6 +168,7 @@ function makeCalls(koffi: typeof import("koffi")): Native {
   );
   const syncFileRange = libc.func("int sync_file_range(int fd, int64_t offset, int64_t length, uint32_t flags)");
   const getsockopt = libc.func("int getsockopt(int fd, int level, int name, void *value, void *length)");
+  const prctl = libc.func("int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)");
   const mmap = libc.func("void *mmap(void *at, size_t length, int protection, int flags, int fd, int64_t offset)");
 
   /** Result of a call that is -1 on failure; a failure is thrown unless it is one of `expected`. */
@@ -270,6 +277,7 @@ function makeCalls(koffi: typeof import("koffi")): Native {
       call("asking who is connected", () => getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, length));
       return { pid: peer[0]!, uid: peer[1]!, gid: peer[2]! };
     },
+    becomeIoFlusher: () => prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) === 0,
     pageAlignedBuffer(bytes) {
       const at = mmap(null, bytes, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
       if (at === null) throw failure("ENOMEM", `memory of ${bytes} bytes`);

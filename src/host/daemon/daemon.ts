@@ -14,7 +14,6 @@ import type { DaemonInfo } from "../host.js";
 import { Connection } from "./connection.js";
 import { MAX_CONNECTIONS } from "./protocol.js";
 import { ResidentCore } from "./resident-core.js";
-import { SERVICE_KINDS } from "./service-kinds.js";
 import { type AnyServiceKind, Services } from "./services.js";
 import { daemonPaths, makeRunDir, socketAddress } from "./socket-path.js";
 
@@ -70,7 +69,8 @@ export class Daemon implements AsyncDisposable {
       purpose: `daemon, socket ${socket}`,
     });
     try {
-      daemon = new Daemon(options, core, socket);
+      const kinds = options.kinds ?? (await import("./service-kinds.js")).serviceKinds();
+      daemon = new Daemon({ ...options, kinds }, core, socket);
       await daemon.#listen();
       // What an earlier process left half done is mended before anybody asks.
       await core.own.change("start", () => {});
@@ -84,7 +84,11 @@ export class Daemon implements AsyncDisposable {
     }
   }
 
-  private constructor(options: DaemonOptions, core: ResidentCore, socketPath: string) {
+  private constructor(
+    options: DaemonOptions & { readonly kinds: readonly AnyServiceKind[] },
+    core: ResidentCore,
+    socketPath: string,
+  ) {
     this.#options = options;
     this.#endsWhenIdle = options.endsWhenIdle ?? false;
     this.#log = options.log ?? (() => {});
@@ -92,7 +96,7 @@ export class Daemon implements AsyncDisposable {
     this.socketPath = socketPath;
     this.#services = new Services({
       core,
-      kinds: options.kinds ?? SERVICE_KINDS,
+      kinds: options.kinds,
       runDir: options.runDir,
       log: this.#log,
       onChange: () => this.#watchIdle(),

@@ -1,4 +1,10 @@
-/** The kinds of services a daemon has; each is a file of its own, as services.ts describes. */
-import type { AnyServiceKind } from "./services.js";
+/**
+ * The kinds of services a daemon has; each is a file of its own, as services.ts describes. Made anew for each daemon: what
+ * the services of a kind share, they share in one daemon.
+ */
+import { attachmentKind } from "../attachments/index.js";
+import { type AnyServiceKind, serviceKind } from "./services.js";
 
-export const SERVICE_KINDS: readonly AnyServiceKind[] = [];
+export function serviceKinds(): readonly AnyServiceKind[] {
+  return [serviceKind(attachmentKind())];
+}

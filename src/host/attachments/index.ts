@@ -1,0 +1,26 @@
+export { attachmentKind } from "./attachment.js";
+export { imageFolder } from "./fuse-home.js";
+export {
+  clearLeftovers,
+  danglingLinks,
+  describeUser,
+  findLeftovers,
+  type LeftLoop,
+  type Leftover,
+  type LoopUser,
+  usersOfLoop,
+} from "./leftovers.js";
+export {
+  type AttachmentFolders,
+  attachDevice,
+  detachDevice,
+  findAttachment,
+  listAttachments,
+  mountDevice,
+  mountWords,
+  planAttach,
+  planUmount,
+  type UmountPlan,
+  umountDevice,
+} from "./operations.js";
+export type { AttachmentInfo, AttachRequest } from "./request.js";
