@@ -3,10 +3,11 @@
  * an earlier one left half done, and ends by following up: removals that waited for their last user, loop devices that
  * go with theirs, names of thin devices that the pools no longer have.
  */
+import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { StateFile } from "../device-registry/index.js";
+import { type MappedDevice, StateFile } from "../device-registry/index.js";
 import { InvariantError, SpaceError } from "../errors/index.js";
-import type { FileLock } from "../io/index.js";
+import type { BlockDevice, FileLock } from "../io/index.js";
 import { followUp, followUpHeld } from "./follow-up.js";
 import { mend } from "./mend.js";
 import { Session } from "./session.js";
@@ -40,6 +41,17 @@ export interface Core {
   view<T>(run: (session: Session) => Promise<T> | T): Promise<T>;
   /** Runs alone: with everything mended before and written afterwards. */
   change<T>(purpose: string, run: (session: Session) => Promise<T> | T): Promise<T>;
+  /**
+   * Opens a mapped device as `open` does and works on its bytes, for as long as it takes. Where others can use the state
+   * meanwhile, they may: `run` changes nothing but bytes.
+   */
+  use<T>(
+    purpose: string,
+    open: (session: Session) => Promise<MappedDevice>,
+    run: (device: BlockDevice) => Promise<T>,
+  ): Promise<T>;
+  /** A path as the one who asks means it. */
+  resolvePath(path: string): string;
   /**
    * What follows is one change, up to `commit` or `undo`: operations see what those before them did, and nothing is
    * written. For operations on state and metadata; the pools must not be taken away, and no data is written.
@@ -93,6 +105,18 @@ export class CommandCore implements Core {
 
   change<T>(purpose: string, run: (session: Session) => Promise<T> | T): Promise<T> {
     return this.#inTurn(() => (this.#isInGroup ? this.#held(run) : this.#alone(purpose, run)));
+  }
+
+  use<T>(
+    purpose: string,
+    open: (session: Session) => Promise<MappedDevice>,
+    run: (device: BlockDevice) => Promise<T>,
+  ): Promise<T> {
+    return this.change(purpose, async (session) => run(await open(session)));
+  }
+
+  resolvePath(path: string): string {
+    return resolve(path);
   }
 
   begin(purpose: string): Promise<void> {

@@ -5,6 +5,7 @@
 import { fstatSync, readFileSync } from "node:fs";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import type { MappedDevice } from "../device-registry/index.js";
 import { IoError, StateError } from "../errors/index.js";
 import { type BlockDevice, Claims, type Extent } from "../io/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
@@ -19,7 +20,11 @@ const CHUNK_BYTES = 2 * 2 ** 20;
 const WINDOW_BYTES = 16 * 2 ** 30;
 
 /** The device of a name, with its bytes. */
-async function openDevice(session: Session, name: string): Promise<BlockDevice> {
+function openerOf(name: string): (session: Session) => Promise<MappedDevice> {
+  return (session) => openDevice(session, name);
+}
+
+async function openDevice(session: Session, name: string): Promise<MappedDevice> {
   if (session.registry.find(name) === undefined) {
     const owner = nameOwner(session, name);
     throw new StateError("ENXIO", owner === undefined ? `no device '${name}'` : `'${name}' is not active`, {
@@ -57,8 +62,7 @@ export function readDevice(
   out: NodeJS.WritableStream,
   options: TransferOptions = {},
 ): Promise<number> {
-  return core.change(`read ${name}`, async (session) => {
-    const device = await openDevice(session, name);
+  return core.use(`read ${name}`, openerOf(name), async (device) => {
     const range = rangeOf(device, options);
     await pipeTo(out, pieces(device, range));
     return range.to - range.from;
@@ -100,8 +104,7 @@ export function writeDevice(
   input: NodeJS.ReadableStream,
   options: { readonly offsetBytes?: number } = {},
 ): Promise<number> {
-  return core.change(`write ${name}`, async (session) => {
-    const device = await openDevice(session, name);
+  return core.use(`write ${name}`, openerOf(name), async (device) => {
     refuseWriting(device, name);
     const from = options.offsetBytes ?? 0;
     const { to } = rangeOf(device, { offsetBytes: from });
@@ -195,8 +198,7 @@ export function importDevice(
   file: string,
   options: { readonly verify?: boolean; readonly progress?: Progress; readonly input?: NodeJS.ReadableStream } = {},
 ): Promise<ImportResult> {
-  return core.change(`import ${name}`, async (session) => {
-    const device = await openDevice(session, name);
+  return core.use(`import ${name}`, openerOf(name), async (device) => {
     refuseWriting(device, name);
     if (file === "-") {
       if (options.verify === true) {
@@ -207,7 +209,7 @@ export function importDevice(
       const bytes = await importStream(device, required(options.input));
       return { bytes, dataBytes: bytes, verified: false };
     }
-    const path = session.resolvePath(file);
+    const path = core.resolvePath(file);
     await using image = openImage(path);
     if (image.sizeBytes > device.sizeBytes) throw pastEnd(device, 0, image.sizeBytes);
     using _claim = new Claims().claim({ path, role: "image", readOnly: true });
@@ -233,8 +235,7 @@ export function exportDevice(
   file: string,
   options: { readonly verify?: boolean; readonly progress?: Progress; readonly output?: NodeJS.WritableStream } = {},
 ): Promise<ImportResult> {
-  return core.change(`export ${name}`, async (session) => {
-    const device = await openDevice(session, name);
+  return core.use(`export ${name}`, openerOf(name), async (device) => {
     const range = { from: 0, to: device.sizeBytes };
     if (file === "-") {
       if (options.verify === true) {
@@ -245,7 +246,7 @@ export function exportDevice(
       await pipeTo(required(options.output), pieces(device, range));
       return { bytes: range.to, dataBytes: range.to, verified: false };
     }
-    const path = session.resolvePath(file);
+    const path = core.resolvePath(file);
     const dataBytes = await copyOut(device, path, { progress: options.progress, isStill: core.isAlone });
     if (options.verify === true) {
       await using image = openImage(path);
@@ -262,8 +263,12 @@ export function trimDevice(
   name: string,
   options: TransferOptions & { readonly zeroes?: boolean } = {},
 ): Promise<{ readonly trimmedBytes: number }> {
-  return core.change(`trim ${name}`, async (session) => {
-    const device = await openDevice(session, name);
+  let isThin = false;
+  const open = (session: Session) => {
+    isThin = soleThinLine(session.registry.get(name)) !== undefined;
+    return openDevice(session, name);
+  };
+  return core.use(`trim ${name}`, open, async (device) => {
     refuseWriting(device, name);
     const { from, to } = rangeOf(device, options);
     if (from % SECTOR_BYTES !== 0 || to % SECTOR_BYTES !== 0) {
@@ -275,13 +280,12 @@ export function trimDevice(
         hint: "its pool has ignore_discard, or what it stands on cannot discard",
       });
     }
-    const line = soleThinLine(session.registry.get(name));
     const before = await dataBytesOf(device, from, to);
     if (options.zeroes === true) await discardZeroes(device, { from, to }, unit);
     else await device.discard(from, to - from);
     await device.flush();
     const after = await dataBytesOf(device, from, to);
-    return { trimmedBytes: line === undefined && options.zeroes !== true ? to - from : before - after };
+    return { trimmedBytes: !isThin && options.zeroes !== true ? to - from : before - after };
   });
 }
 

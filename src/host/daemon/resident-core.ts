@@ -6,20 +6,23 @@
  * Changes run one at a time, in the order they came. A group belongs to the client that began it; others wait for its
  * end. A client that goes away takes its group along.
  */
+import { resolve } from "node:path";
 import {
   type DeviceRecord,
   type Hold,
   type Holder,
   MAPPED_MAJOR,
+  type MappedDevice,
   type State,
   StateFile,
 } from "../../device-registry/index.js";
 import { InvariantError, messageOf, StateError } from "../../errors/index.js";
-import type { FileLock } from "../../io/index.js";
+import type { BlockDevice, FileLock } from "../../io/index.js";
 import { type Core, type CoreOptions, giveUp, runHeld, settle } from "../core.js";
 import { followUp } from "../follow-up.js";
 import { mend } from "../mend.js";
 import { Session } from "../session.js";
+import { Leash } from "./leash.js";
 
 export interface ResidentOptions extends CoreOptions {
   readonly log: (line: string) => void;
@@ -97,6 +100,10 @@ export class ResidentCore {
   /** The core as one who is connected sees it. */
   client(options: ClientOptions = {}): Client {
     return new Client(this, options);
+  }
+
+  get isWindingDown(): boolean {
+    return this.#isWindingDown;
   }
 
   /** The core for the daemon's own doings. */
@@ -393,6 +400,26 @@ export class Client implements Core {
   async change<T>(purpose: string, run: (session: Session) => Promise<T> | T): Promise<T> {
     this.#refuseGone();
     return this.resident.change(this, purpose, run);
+  }
+  /** Held while its bytes are moved, so that others have their turn; it ends when this client goes away. */
+  async use<T>(
+    purpose: string,
+    open: (session: Session) => Promise<MappedDevice>,
+    run: (device: BlockDevice) => Promise<T>,
+  ): Promise<T> {
+    const hold = await this.change(purpose, async (session) => {
+      const { name } = await open(session);
+      return session.registry.hold(name, { what: purpose, hint: "wait for it to end" });
+    });
+    try {
+      return await run(new Leash(hold.device, () => this.#isGone || this.resident.isWindingDown));
+    } finally {
+      hold.release();
+      await this.resident.own.change("close", () => {});
+    }
+  }
+  resolvePath(path: string): string {
+    return resolve(this.options.cwd ?? ".", path);
   }
   async begin(purpose: string): Promise<void> {
     this.#refuseGone();
