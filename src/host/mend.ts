@@ -3,12 +3,12 @@
  * committed there is carried to its end, what was not is forgotten. Running it twice does no harm.
  */
 import { rmSync, statSync } from "node:fs";
-import { type DeviceRecord, type Intent, type MadeFile, Registry } from "../device-registry/index.js";
+import type { DeviceRecord, Intent, MadeFile } from "../device-registry/index.js";
 import { codeOf, messageOf } from "../errors/index.js";
 import type { Pool } from "../thin/index.js";
 import { followUp } from "./follow-up.js";
 import type { Session } from "./session.js";
-import { addThin, digestOf, dropThin, hasDevice, readSuperblock, thinLine, wipeSuperblock } from "./thin-records.js";
+import { addThin, digestOf, dropThin, hasDevice, readSuperblock, showThin, wipeSuperblock } from "./thin-records.js";
 
 export async function mend(session: Session): Promise<void> {
   for (const intent of session.intents) {
@@ -84,10 +84,7 @@ async function finishCreate(session: Session, intent: Intent & { readonly kind: 
   const { thin } = intent;
   if (found.record.pool?.thins.some((each) => each.id === thin.id) === true) return;
   addThin(session, intent.pool, { ...thin, creationTime: found.pool.metadata.details(thin.id).creationTime });
-  if (!intent.activate || registry.find(thin.name) !== undefined) return;
-  registry.create({ name: thin.name });
-  await registry.load(thin.name, [thinLine(Registry.numberOf(found.record), thin)], { readOnly: thin.readOnly });
-  await registry.resume(thin.name);
+  if (intent.activate && registry.find(thin.name) === undefined) await showThin(session, found.record, thin);
 }
 
 async function finishDelete(session: Session, intent: Intent & { readonly kind: "delete-thin" }): Promise<void> {

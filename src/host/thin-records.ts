@@ -38,6 +38,19 @@ export async function dropThin(session: Session, pool: string, id: number): Prom
   );
 }
 
+/** Makes the mapped device of a thin device; where that fails none is left. */
+export async function showThin(session: Session, pool: DeviceRecord, thin: ThinRecord): Promise<void> {
+  const { registry } = session;
+  registry.create({ name: thin.name });
+  try {
+    await registry.load(thin.name, [thinLine(Registry.numberOf(pool), thin)], { readOnly: thin.readOnly });
+    await registry.resume(thin.name);
+  } catch (error) {
+    await registry.remove(thin.name);
+    throw error;
+  }
+}
+
 /** The mapped device that shows a thin device and nothing else. */
 export function findThinDevice(session: Session, pool: DeviceRecord, id: number): DeviceRecord | undefined {
   const number = Registry.numberOf(pool);

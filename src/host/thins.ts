@@ -19,6 +19,7 @@ import {
   hasDevice,
   refuseNameInUse,
   setThins,
+  showThin,
   soleThinLine,
   thinLine,
   thinsOf,
@@ -135,25 +136,27 @@ async function make(session: Session, { pool, thin, message, origin }: NewThin):
   session.step("announced");
   const service = (await registry.openPool(pool.name)).pool;
   if (origin !== undefined) await registry.suspend(origin.name);
-  await service.message(message);
-  if (origin !== undefined) await registry.resume(origin.name);
+  try {
+    await service.message(message);
+  } finally {
+    if (origin !== undefined) await registry.resume(origin.name);
+  }
   session.step("committed");
   if (!hasDevice(service, thin.id)) {
     throw new IoError("EIO", `pool '${pool.name}' could not commit '${thin.name}'`, {
       hint: `udm pool status ${pool.name}`,
     });
   }
-  await show(session, pool, thin);
+  try {
+    await showThin(session, pool, thin);
+  } catch (error) {
+    // Nothing of it shall stay.
+    await service.message(["delete", String(thin.id)]);
+    session.fulfilled(intent);
+    throw error;
+  }
   addThin(session, pool.name, { ...thin, creationTime: service.metadata.details(thin.id).creationTime });
   session.fulfilled(intent);
-}
-
-/** The mapped device of a thin device. */
-async function show(session: Session, pool: DeviceRecord, thin: ThinRecord): Promise<void> {
-  const { registry } = session;
-  registry.create({ name: thin.name });
-  await registry.load(thin.name, [thinLine(Registry.numberOf(pool), thin)], { readOnly: thin.readOnly });
-  await registry.resume(thin.name);
 }
 
 async function openForThins(session: Session, record: DeviceRecord): Promise<Pool> {
@@ -325,7 +328,7 @@ export function activateThin(
       sizeBytes,
       creationTime: pool.metadata.details(found.id).creationTime,
     };
-    await show(session, found.pool, thin);
+    await showThin(session, found.pool, thin);
     addThin(session, found.pool.name, thin);
   });
 }

@@ -1,6 +1,7 @@
 import {
   closeSync,
   ftruncateSync,
+  linkSync,
   openSync,
   readFileSync,
   statSync,
@@ -216,6 +217,23 @@ describe("thin devices", () => {
     });
     await host.activateThin("pool:0", "a");
     expect((await host.deviceInfo("a")).sizeBytes).toBe(20 * MIB);
+  });
+
+  test("a device whose external origin cannot be opened leaves nothing behind", async () => {
+    const host = await makeHost();
+    await makePool(host);
+    await host.createThin({ pool: "pool", name: "before", sizeBytes: MIB });
+    linkSync(host.path("pool-data.img"), host.path("same.img"));
+    const same = await host.attachLoop({ file: host.path("same.img"), readOnly: true });
+    const request = { pool: "pool", name: "a", sizeBytes: MIB, externalOrigin: same.dev };
+    await expect(host.createThin(request)).rejects.toMatchObject({ code: "EBUSY" });
+    expect((await host.listDevices()).map(({ name }) => name).sort()).toEqual(["before", "pool"]);
+    expect((await host.listThins("pool")).map(({ id }) => id)).toEqual([0]);
+    await host.createThin({ pool: "pool", name: "a", sizeBytes: MIB });
+    expect((await host.listThins("pool")).map(({ name, id }) => [name, id])).toEqual([
+      ["before", 0],
+      ["a", 1],
+    ]);
   });
 
   test("an external origin shows through where nothing was written, in snapshots too", async () => {
