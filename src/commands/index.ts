@@ -38,6 +38,7 @@ export const FAMILIES: readonly Family[] = [
   { name: "thin", summary: "thin devices and snapshots" },
   { name: "table", summary: "tables of mapped devices" },
   { name: "device", summary: "mapped devices" },
+  { name: "metadata", summary: "metadata of pools, in use or not" },
   { name: "daemon", summary: "the process that serves devices" },
 ];
 
@@ -135,6 +136,12 @@ export const COMMANDS: readonly CommandEntry[] = [
   ),
   entry("daemon", "stop", "end it, with all it serves", async () => (await import("./daemon/stop.js")).stopCommand),
   entry("daemon", "status", "what it serves", async () => (await import("./daemon/status.js")).statusCommand),
+  entry(
+    "metadata",
+    "check",
+    "look for damage and leaks",
+    async () => (await import("./metadata/check.js")).checkCommand,
+  ),
   entry(undefined, "lsblk", "the tree of block devices", async () => (await import("./lsblk/lsblk.js")).lsblkCommand),
   entry(undefined, "status", "pools at a glance", async () => (await import("./status.js")).statusCommand),
   entry(

@@ -13,6 +13,7 @@ export const FAMILY_PAGES: Readonly<Record<string, string>> = {
   thin: "udm-thin.8",
   table: "udm-table.8",
   device: "udm-device.8",
+  metadata: "udm-metadata.8",
   daemon: "udm-daemon.8",
   lsblk: "udm-lsblk.8",
   status: "udm-status.8",

@@ -1,3 +1,9 @@
 /** The tools for metadata: what they find, and what they make. */
+
+export { type CheckOptions, type CheckReport, checkMetadata, type Run } from "./check.js";
+export type { CountTotals } from "./check-counts.js";
+export { type Affected, FINDINGS, type Finding, type FindingId, type FindingKind, type Severity } from "./findings.js";
+export { type MendOptions, mendMetadata } from "./mend.js";
 export { Pace, type PaceOptions } from "./pace.js";
+export { problemText } from "./problem-text.js";
 export * from "./reader/index.js";

@@ -184,3 +184,9 @@ export function checkHead(blocknr: number, kind: Kind, words: Uint32Array, at: n
   if (words[at + 2] !== blocknr || words[at + 3] !== 0) return Problem.Number;
   return Problem.None;
 }
+
+/** The checksum that a block has as one of a kind. */
+export function checksumAs(kind: Kind, buffer: BlockBuffer, slot = 0): number {
+  const start = slot * METADATA_BLOCK_BYTES;
+  return (crc32c(buffer.view, start + CSUM_START, start + METADATA_BLOCK_BYTES) ^ KIND_SALT[kind]) >>> 0;
+}

@@ -22,6 +22,7 @@ export {
   BlockStore,
   type BlockVisitor,
   checkHead,
+  checksumAs,
 } from "./block-store.js";
 export {
   DETAILS_BYTES,

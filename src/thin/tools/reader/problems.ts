@@ -22,6 +22,14 @@ export const KIND_NAME: Readonly<Record<Kind, string>> = {
   [Kind.Index]: "metadata index block",
 };
 
+export function kindName(kind: Kind): keyof typeof Kind {
+  return Kind[kind] as keyof typeof Kind;
+}
+
+export function problemName(problem: Problem): keyof typeof Problem {
+  return Problem[problem] as keyof typeof Problem;
+}
+
 export enum Problem {
   None = 0,
   /** The number points behind the device, or at the superblock. */

@@ -147,6 +147,9 @@ export interface CountsOptions {
   readonly onBitmapDamage: (bitmap: number, blocknr: number, problem: Problem) => void;
   readonly onOverflowDamage: (damage: TreeDamage) => void;
   readonly pace: Pace;
+  /** Bitmaps to walk over; all unless given. */
+  readonly fromBitmap?: number;
+  readonly toBitmap?: number;
 }
 
 /** Walks the counts of a map in order. Bitmaps that cannot be used are told and left out. */
@@ -170,8 +173,9 @@ export async function eachBitmap(
     missingOverflow: 0,
     strayOverflow: 0,
   };
-  for (let from = 0; from < index.nrBitmaps; from += BATCH) {
-    const to = Math.min(index.nrBitmaps, from + BATCH);
+  const end = Math.min(options.toBitmap ?? index.nrBitmaps, index.nrBitmaps);
+  for (let from = options.fromBitmap ?? 0; from < end; from += BATCH) {
+    const to = Math.min(end, from + BATCH);
     loadSorted(store, index, from, to, { buffer, list, order, slotOf });
     for (let bitmap = from; bitmap < to; bitmap++) {
       const blocknr = index.blocknr[bitmap]!;
