@@ -1,6 +1,6 @@
 /** What a command works with: its streams, the host behind it, the options of the whole program. */
 import { isAbsolute, join, resolve } from "node:path";
-import { invariant, StateError, UdmError } from "../errors/index.js";
+import { invariant, messageOf, StateError, UdmError } from "../errors/index.js";
 import type { Host } from "../host/index.js";
 import { askYesNo, isUtf8Locale, type Palette, type ProgressBar, paletteFor, progressBar } from "../ui/index.js";
 import { DEFAULT_GLOBALS, type Globals } from "./globals.js";
@@ -179,6 +179,11 @@ export class Context {
     return stateDirectories(this.environment, this.isRoot, this.#globals.stateDir);
   }
 
+  /** Where attached devices get their names. */
+  get devFolder(): string {
+    return resolve(this.environment.UDM_DEV_DIR || "/dev/mapper");
+  }
+
   /** May be called twice. */
   async close(): Promise<void> {
     const host = this.#host;
@@ -203,6 +208,12 @@ export class Context {
   /** Something worth knowing that is not the result. */
   note(text: string): void {
     if (!this.#globals.quiet) this.streams.stderr.write(`udm: ${text}\n`);
+  }
+
+  /** Ends a report that is not whole: each failure but the last gets a line here, that one is thrown. */
+  failAfter(failures: readonly unknown[]): void {
+    for (const failure of failures.slice(0, -1)) this.streams.stderr.write(`udm: ${messageOf(failure)}\n`);
+    if (failures.length > 0) throw failures.at(-1);
   }
 
   palette(stream: "stdout" | "stderr"): Promise<Palette> {

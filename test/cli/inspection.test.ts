@@ -96,3 +96,23 @@ test("doctor names metadata that is damaged, and a state file that cannot be rea
     expect(await examine(session)).toMatchObject({ status: WRONG, found: { isWell: false } });
   });
 });
+
+test("a pool that cannot be read leaves the others their rows, and the report fails", async () => {
+  await withSession(async (session) => {
+    await makePool(session);
+    await session.ok("pool create broken --data b.img --metadata bm.img --data-size 64m --metadata-size 8m");
+    await session.ok("thin create broken other --size 32m");
+    unlinkSync(session.path("b.img"));
+    for (const [words, row] of [
+      ["pool status", /^tank +ACTIVE/m],
+      ["pool status --raw", /^tank: 0 131072 thin-pool /m],
+      ["thin list", /^vol +tank/m],
+    ] as const) {
+      const ran = await session.udm(words);
+      expect(ran.stdout).toMatch(row);
+      expect(ran.stdout).not.toMatch(/broken/);
+      expect(ran.stderr).toMatch(/^udm: .*b\.img: no such file or directory\nhint: /);
+      expect(ran.status).toBe(1);
+    }
+  });
+});

@@ -2,12 +2,13 @@
 import { statfs } from "node:fs/promises";
 import { Command } from "commander";
 import { UsageError } from "../../errors/index.js";
-import type { Host, PoolInfo } from "../../host/index.js";
+import type { PoolInfo } from "../../host/index.js";
 import { formatDecimalSize } from "../../ui/index.js";
 import { formatBytes } from "../../units/index.js";
 import type { Context } from "../context.js";
 import { printReport } from "../report.js";
 import { featureWords, METADATA_BLOCK_BYTES, POOL_COLUMNS, poolSpace } from "./columns.js";
+import { eachPool } from "./each-pool.js";
 
 /** Docker's default share of the data blocks below which it refuses to make devices. */
 const MIN_FREE_PERCENT = 10;
@@ -19,27 +20,26 @@ export function statusCommand(context: Context): Command {
     .option("--raw", "the status line of dmsetup status")
     .action(async (names: readonly string[], options: { readonly raw?: boolean }) => {
       const host = await context.host();
-      const pools = await poolsNamed(host, names);
+      const read = async (name: string) => [await host.poolStatus(name)];
+      const { rows: pools, failures } =
+        names.length === 0
+          ? await eachPool(host, read)
+          : { rows: (await Promise.all(names.map(read))).flat(), failures: [] };
       const { globals } = context;
       if (options.raw === true) {
         if (globals.json)
           throw new UsageError("pool status: --raw and --json exclude each other", { hint: "pick one" });
         const isPrefixed = names.length !== 1;
         context.lines(pools.map((pool) => (isPrefixed ? `${pool.name}: ${pool.raw}` : pool.raw)));
+        context.failAfter(failures);
         return;
       }
       const [pool] = pools;
       const isLong = names.length === 1 && globals.output === undefined && !globals.json;
       if (isLong && pool !== undefined) context.lines(await longForm(context, pool));
       else await printReport(context, { noun: "pools", columns: POOL_COLUMNS, rows: pools });
+      context.failAfter(failures);
     });
-}
-
-async function poolsNamed(host: Host, names: readonly string[]): Promise<readonly PoolInfo[]> {
-  const wanted = names.length > 0 ? names : (await host.listPools()).map((pool) => pool.name);
-  const pools: PoolInfo[] = [];
-  for (const name of wanted) pools.push(await host.poolStatus(name));
-  return pools;
 }
 
 async function longForm(context: Context, pool: PoolInfo): Promise<readonly string[]> {

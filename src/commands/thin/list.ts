@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import type { ThinInfo } from "../../host/index.js";
 import type { Context } from "../context.js";
+import { eachPool } from "../pool/each-pool.js";
 import { type Column, printReport } from "../report.js";
 
 export const THIN_COLUMNS: readonly Column<ThinInfo>[] = [
@@ -35,6 +36,11 @@ export function listCommand(context: Context): Command {
     .argument("[pool]", "only this pool's")
     .action(async (pool: string | undefined) => {
       const host = await context.host();
-      await printReport(context, { noun: "thins", columns: THIN_COLUMNS, rows: await host.listThins(pool) });
+      const { rows, failures } =
+        pool === undefined
+          ? await eachPool(host, (name) => host.listThins(name))
+          : { rows: await host.listThins(pool), failures: [] };
+      await printReport(context, { noun: "thins", columns: THIN_COLUMNS, rows });
+      context.failAfter(failures);
     });
 }
