@@ -3,6 +3,7 @@ import { isAbsolute, join, resolve } from "node:path";
 import { invariant, messageOf, StateError, UdmError } from "../errors/index.js";
 import type { Host } from "../host/index.js";
 import { askYesNo, isUtf8Locale, type Palette, type ProgressBar, paletteFor, progressBar } from "../ui/index.js";
+import { DOCUMENT_VERSION } from "./document-version.js";
 import { DEFAULT_GLOBALS, type Globals } from "./globals.js";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -201,8 +202,9 @@ export class Context {
     if (texts.length > 0) this.streams.stdout.write(`${texts.join("\n")}\n`);
   }
 
-  json(value: unknown): void {
-    this.line(JSON.stringify(value, undefined, 2));
+  /** The one document of a command with --json. */
+  json(document: object): void {
+    this.line(JSON.stringify({ version: DOCUMENT_VERSION, ...document }, undefined, 2));
   }
 
   /** Something worth knowing that is not the result. */

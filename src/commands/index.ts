@@ -137,6 +137,15 @@ export const COMMANDS: readonly CommandEntry[] = [
   entry("daemon", "stop", "end it, with all it serves", async () => (await import("./daemon/stop.js")).stopCommand),
   entry("daemon", "status", "what it serves", async () => (await import("./daemon/status.js")).statusCommand),
   entry(
+    undefined,
+    "attach",
+    "make a device a block device of this machine",
+    async () => (await import("./attach/attach.js")).attachCommand,
+  ),
+  entry(undefined, "detach", "take it away", async () => (await import("./attach/detach.js")).detachCommand),
+  entry(undefined, "mount", "attach and mount", async () => (await import("./attach/mount.js")).mountCommand),
+  entry(undefined, "umount", "unmount and detach", async () => (await import("./attach/umount.js")).umountCommand),
+  entry(
     "metadata",
     "check",
     "look for damage and leaks",
@@ -159,6 +168,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     async () => (await import("./completion/command.js")).completionCommand,
   ),
 ];
+  entry(undefined, "schema", "the shapes of --json", async () => (await import("./schema/command.js")).schemaCommand),
 
 /** For programs only: called by the scripts that completion prints. */
 export const HIDDEN_COMMANDS: readonly CommandEntry[] = [

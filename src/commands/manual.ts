@@ -6,7 +6,7 @@ import type { Argument, Command, Option } from "commander";
 import type { Context } from "./context.js";
 import { COMMANDS, globalOptions } from "./index.js";
 
-/** Page of each family; the commands of one word have pages of their own. */
+/** Page of each family, and of each command of one word; some share one. */
 export const FAMILY_PAGES: Readonly<Record<string, string>> = {
   loop: "udm-loop.8",
   pool: "udm-pool.8",
@@ -15,6 +15,11 @@ export const FAMILY_PAGES: Readonly<Record<string, string>> = {
   device: "udm-device.8",
   metadata: "udm-metadata.8",
   daemon: "udm-daemon.8",
+  attach: "udm-attach.8",
+  detach: "udm-attach.8",
+  mount: "udm-mount.8",
+  umount: "udm-mount.8",
+  serve: "udm-serve.8",
   lsblk: "udm-lsblk.8",
   status: "udm-status.8",
   doctor: "udm-doctor.8",
@@ -66,7 +71,8 @@ async function sectionLines(section: Section, family: string | undefined, contex
 }
 
 async function commandsOf(family: string | undefined, context: Context): Promise<readonly Command[]> {
-  const own = COMMANDS.filter((entry) => (entry.family ?? entry.name) === family);
+  const page = family === undefined ? undefined : FAMILY_PAGES[family];
+  const own = COMMANDS.filter((entry) => page !== undefined && FAMILY_PAGES[entry.family ?? entry.name] === page);
   return Promise.all(
     own.map(async (entry) => {
       const words = entry.family === undefined ? entry.name : `${entry.family} ${entry.name}`;
