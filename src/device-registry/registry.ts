@@ -17,7 +17,7 @@ import {
   type Target,
   type TargetLine,
 } from "../targets/index.js";
-import type { Pool, PoolRuntime } from "../thin/index.js";
+import type { Pool, PoolNote, PoolRuntime } from "../thin/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import { MappedDevice, type Segment } from "./mapped-device.js";
 import { compareNames, parseName, parseUuid, unmangle } from "./names.js";
@@ -52,6 +52,8 @@ export interface RegistryOptions {
   readonly holdersOf?: (minor: number) => readonly Holder[];
   /** The event counter of a device went up. */
   readonly onEvent?: (record: DeviceRecord) => void;
+  /** Something happened to the pool that a device is. */
+  readonly onNote?: (record: DeviceRecord, note: PoolNote) => void;
 }
 
 /** Somebody outside who has a mapped device open. */
@@ -955,6 +957,10 @@ export class Registry {
         if (present === undefined) return;
         this.#update(present.name, { eventNr: present.eventNr + 1 });
         this.#options.onEvent?.(this.get(present.name));
+      },
+      onNote: (note) => {
+        const present = this.#recordOf(minor);
+        if (present !== undefined) this.#options.onNote?.(present, note);
       },
       log: this.#log,
       noSpaceTimeoutMs: this.#options.noSpaceTimeoutMs,

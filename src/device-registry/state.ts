@@ -59,6 +59,8 @@ export interface PoolRecord {
   readonly autoextendThresholdPercent?: number;
   readonly autoextendPercent?: number;
   readonly maxSizeBytes?: number;
+  /** New thin devices are refused when less than this share of data or metadata is free. */
+  readonly minFreeSpacePercent?: number;
 }
 
 /** A thin device that udm knows by name, active or not. */
@@ -210,6 +212,7 @@ function parsePool(from: Reader): PoolRecord {
     ...from.optional("autoextendThresholdPercent", (key) => from.count(key)),
     ...from.optional("autoextendPercent", (key) => from.count(key)),
     ...from.optional("maxSizeBytes", (key) => from.count(key)),
+    ...from.optional("minFreeSpacePercent", (key) => from.count(key)),
   };
 }
 

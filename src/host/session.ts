@@ -19,6 +19,7 @@ import {
   type StateFile,
 } from "../device-registry/index.js";
 import { StateError } from "../errors/index.js";
+import type { PoolNote } from "../thin/index.js";
 import { LowDevices } from "./below.js";
 import { digestOf } from "./thin-records.js";
 
@@ -34,6 +35,7 @@ export interface SessionOptions {
   readonly isResident?: boolean;
   readonly holdersOf?: (minor: number) => readonly Holder[];
   readonly onEvent?: (record: DeviceRecord) => void;
+  readonly onNote?: (record: DeviceRecord, note: PoolNote) => void;
 }
 
 export class Session {
@@ -258,6 +260,7 @@ export class Session {
       ...(this.#options.isHeld === true ? { holdsCommits: true } : {}),
       ...(this.#options.holdersOf === undefined ? {} : { holdersOf: this.#options.holdersOf }),
       ...(this.#options.onEvent === undefined ? {} : { onEvent: this.#options.onEvent }),
+      ...(this.#options.onNote === undefined ? {} : { onNote: this.#options.onNote }),
     });
   }
 }

@@ -7,7 +7,7 @@
  * device above; targets only learn of it through the hooks.
  */
 import type { BlockDevice } from "../io/index.js";
-import type { Pool, PoolConfig, PoolRuntime } from "../thin/index.js";
+import type { Pool, PoolConfig, PoolNote, PoolRuntime } from "../thin/index.js";
 
 /** One line of a table. `args` are the words behind the type. */
 export interface TargetLine {
@@ -70,6 +70,7 @@ export interface OpenContext {
   /** What was known about this device's pool when it was last open. */
   readonly runtime: PoolRuntime | undefined;
   onEvent(): void;
+  onNote?(note: PoolNote): void;
   log(line: string): void;
   readonly noSpaceTimeoutMs: number | undefined;
   readonly cacheBlocks: number | undefined;

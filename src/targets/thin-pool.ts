@@ -157,6 +157,7 @@ async function openPool(line: TargetLine, context: OpenContext): Promise<Target>
         ...(context.runtime === undefined ? {} : { runtime: context.runtime }),
         log: context.log,
         onEvent: context.onEvent,
+        ...(context.onNote === undefined ? {} : { onNote: context.onNote }),
         ...(context.noSpaceTimeoutMs === undefined ? {} : { noSpaceTimeoutMs: context.noSpaceTimeoutMs }),
         ...(context.cacheBlocks === undefined ? {} : { cacheBlocks: context.cacheBlocks }),
         ...(context.holdsCommits === undefined ? {} : { holdsCommits: context.holdsCommits }),

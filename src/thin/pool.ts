@@ -13,7 +13,7 @@ import { metadataBlocksOf, ThinMetadata } from "./metadata.js";
 import { usableBlocks } from "./metadata-store.js";
 import { type PoolMessage, parsePoolMessage } from "./pool-message.js";
 import { ThinDevice, type ThinOptions } from "./thin-device.js";
-import type { PoolConfig, PoolMode, PoolRuntime, PoolStatus } from "./types.js";
+import type { PoolConfig, PoolMode, PoolNote, PoolRuntime, PoolStatus } from "./types.js";
 
 export interface PoolOptions {
   /** For messages and log lines: `253:0`. */
@@ -28,6 +28,8 @@ export interface PoolOptions {
   readonly log?: (line: string) => void;
   /** The event counter went up. */
   readonly onEvent?: () => void;
+  /** Something happened that whoever looks after pools wants to know; not all of it raises the counter. */
+  readonly onNote?: (note: PoolNote) => void;
   /** Bound of the metadata cache, in blocks of 4 KiB. */
   readonly cacheBlocks?: number;
   /** How long a full pool queues writes; 0: for ever. Default 60000. */
@@ -45,6 +47,13 @@ const SECTOR_BYTES = 512;
 const SUPERBLOCK_BYTES = 4096;
 /** Modes in order of health; from out-of-metadata-space on, metadata does not change. */
 const MODE_ORDER: readonly PoolMode[] = ["write", "out-of-data-space", "out-of-metadata-space", "read-only", "fail"];
+
+/** Blocks in use from which on somebody wants to be told. */
+export interface UsageMark {
+  readonly dataBlocks: number;
+  readonly metadataBlocks: number;
+  readonly onReached: () => void;
+}
 
 interface Waiter {
   readonly wake: () => void;
@@ -73,6 +82,9 @@ export class Pool {
   #hasHeldChanges = false;
   /** Several operations are to be one transaction: nothing is committed but by `commitHeld`. */
   holdsCommits: boolean;
+  /** Somebody will make the pool larger when it is full: writes wait for that, even where they would get an error. */
+  #mayGetSpace = false;
+  #usageMark: UsageMark | undefined;
   readonly #thins = new Set<ThinDevice>();
   readonly #spaceWaiters: Waiter[] = [];
   readonly #resumeWaiters: (() => void)[] = [];
@@ -149,6 +161,41 @@ export class Pool {
     const { ignoreDiscard, noDiscardPassdown } = this.#config.features;
     const granularity = this.data.discardGranularityBytes;
     return !ignoreDiscard && !noDiscardPassdown && granularity > 0 && this.blockBytes % granularity === 0;
+  }
+
+  /** A write for which there is no room may be kept until there is. */
+  get keepsWrites(): boolean {
+    return this.#mode === "out-of-data-space" && (!this.errorsIfNoSpace || this.#mayGetSpace);
+  }
+
+  /** Writes to a full pool wait from now on, for whoever will make it larger. */
+  expectSpace(): void {
+    this.#mayGetSpace = true;
+  }
+
+  /** Nobody will: writes that a full pool answers with an error get it. */
+  expectNoSpace(): void {
+    if (!this.#mayGetSpace) return;
+    this.#mayGetSpace = false;
+    if (this.#mode === "out-of-data-space" && this.errorsIfNoSpace) this.#failSpaceWaiters(this.writeRefusal());
+  }
+
+  /** Told once, when as many blocks are in use; at once if they are. Takes the place of an earlier mark. */
+  watchUsage(mark: UsageMark): void {
+    this.#usageMark = mark;
+    this.#checkUsage();
+  }
+
+  #checkUsage(): void {
+    const mark = this.#usageMark;
+    if (mark === undefined || this.#mode === "fail") return;
+    const { metadata } = this;
+    const isReached =
+      metadata.dataBlocks - metadata.freeDataBlocks >= mark.dataBlocks ||
+      metadata.metadataBlocks - metadata.freeMetadataBlocks >= mark.metadataBlocks;
+    if (!isReached) return;
+    this.#usageMark = undefined;
+    mark.onReached();
   }
 
   /** A full pool answers ENOSPC instead of queueing. */
@@ -416,6 +463,7 @@ export class Pool {
     }
     const block = this.change("dm_pool_alloc_data_block", () => metadata.allocateDataBlock());
     if (block === undefined) this.#setMode("out-of-data-space");
+    this.#checkUsage();
     return block;
   }
 
@@ -430,6 +478,7 @@ export class Pool {
         blocks.push(block);
       }
     });
+    this.#checkUsage();
   }
 
   /** The error for a write that needs a new block in a mode that has none to give. */
@@ -529,6 +578,7 @@ export class Pool {
       this.#setMode("write");
       this.#wakeSpaceWaiters();
     }
+    this.#checkUsage();
   }
 
   #operationFailed(operation: string, error: unknown): IoError {
@@ -556,6 +606,7 @@ export class Pool {
     try {
       this.metadata.setNeedsCheck();
       this.#needsCheckUnsaved = false;
+      this.#options.onNote?.({ kind: "needs-check" });
     } catch (error) {
       this.#needsCheckUnsaved = true;
       this.#log(`failed to set 'needs_check' flag in metadata: ${messageOf(error)}`);
@@ -597,6 +648,7 @@ export class Pool {
     if (old === mode) return;
     this.#log(`switching pool to ${describeMode(mode, this.errorsIfNoSpace)} mode`);
     this.#raiseEvent();
+    this.#options.onNote?.({ kind: "mode", from: old, mode, errorIfNoSpace: this.errorsIfNoSpace });
     if (!this.canChangeMetadata) {
       this.#failSpaceWaiters(
         hadSpace ? this.writeRefusal() : new SpaceError(`${this.name}: the pool has no free data block`),
@@ -623,6 +675,7 @@ export class Pool {
       this.#errorsNow = true;
       this.#log(`switching pool to ${describeMode(this.#mode, true)} mode`);
       this.#raiseEvent();
+      this.#options.onNote?.({ kind: "mode", from: this.#mode, mode: this.#mode, errorIfNoSpace: true });
       this.#failSpaceWaiters(this.writeRefusal());
     }, timeoutMs);
     // Only a write that waits for space keeps the program running.
@@ -657,6 +710,9 @@ export class Pool {
     if (dataBlocks > 0) this.#log(`growing the data device from ${dataBlocks} to ${wanted} blocks`);
     await this.untilCommitted();
     this.change("dm_pool_resize_data_dev", () => this.metadata.resizeData(wanted));
+    if (dataBlocks > 0) {
+      this.#options.onNote?.({ kind: "resized", area: "data", fromBlocks: dataBlocks, toBlocks: wanted });
+    }
     return true;
   }
 
@@ -678,6 +734,7 @@ export class Pool {
     if (this.#mode === "out-of-metadata-space") this.#setMode("write");
     await this.untilCommitted();
     this.change("dm_pool_resize_metadata_dev", () => this.metadata.resizeMetadata(found));
+    this.#options.onNote?.({ kind: "resized", area: "metadata", fromBlocks: metadataBlocks, toBlocks: found });
     this.#watchMetadata();
     return true;
   }
@@ -696,6 +753,8 @@ export class Pool {
     this.metadata.watchFreeMetadata(this.#metadataLowWater(), () => {
       this.#log("reached low water mark for metadata device: sending event.");
       this.#raiseEvent();
+      const { freeMetadataBlocks: freeBlocks, metadataBlocks: totalBlocks } = this.metadata;
+      this.#options.onNote?.({ kind: "metadata-low-water", freeBlocks, totalBlocks });
     });
   }
 
@@ -704,6 +763,8 @@ export class Pool {
     this.#lowWaterTriggered = true;
     this.#log("reached low water mark for data device: sending event.");
     this.#raiseEvent();
+    const { freeDataBlocks: freeBlocks, dataBlocks: totalBlocks } = this.metadata;
+    this.#options.onNote?.({ kind: "low-water", freeBlocks, totalBlocks });
   }
 
   #raiseEvent(): void {

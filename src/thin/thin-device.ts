@@ -17,6 +17,13 @@ export interface ThinOptions {
   readonly externalOrigin?: BlockDevice;
 }
 
+/** A stretch of a device, and whose its blocks are. */
+export interface Sharing {
+  readonly offset: number;
+  readonly length: number;
+  readonly kind: "hole" | "own" | "shared";
+}
+
 const SECTOR_BYTES = 512;
 /** Data blocks provisioned, and bytes copied or zeroed, in one go. */
 const MAX_GROUP_BLOCKS = 1024;
@@ -209,6 +216,38 @@ export class ThinDevice implements BlockDevice {
       at = Math.max(at, stop);
     }
     await gap(end);
+    return found;
+  }
+
+  /**
+   * Stretches of a range in order: holes, blocks of this device alone, blocks that it may have in common with others, so that
+   * a write makes a copy. As the kernel, it goes by the time of the last snapshot: the other may have been deleted since.
+   */
+  sharing(offset: number, length: number): readonly Sharing[] {
+    this.#checkRange("map", offset, length);
+    const { blockBytes, metadata } = this.#pool;
+    const end = offset + length;
+    const found: Sharing[] = [];
+    let at = offset;
+    const upTo = (to: number, kind: Sharing["kind"]) => {
+      const stop = Math.min(to, end);
+      if (stop <= at) return;
+      const last = found.at(-1);
+      if (last?.kind === kind) found[found.length - 1] = { ...last, length: last.length + stop - at };
+      else found.push({ offset: at, length: stop - at, kind });
+      at = stop;
+    };
+    metadata.forEachMapping(
+      this.id,
+      Math.floor(offset / blockBytes),
+      Math.ceil(end / blockBytes),
+      (virtualBlock, _data, time, count) => {
+        upTo(virtualBlock * blockBytes, "hole");
+        upTo((virtualBlock + count) * blockBytes, this.#device.snapshottedTime > time ? "shared" : "own");
+        return true;
+      },
+    );
+    upTo(end, "hole");
     return found;
   }
 
@@ -481,7 +520,7 @@ export class ThinDevice implements BlockDevice {
   }
 
   #mayWait(): boolean {
-    return this.#pool.mode === "out-of-data-space" && !this.#pool.errorsIfNoSpace;
+    return this.#pool.keepsWrites;
   }
 
   async #waitForSpace(): Promise<void> {

@@ -42,6 +42,20 @@ export interface PoolRuntime {
   readonly eventNr: number;
 }
 
+/** Something that whoever looks after pools wants to know. */
+export type PoolNote =
+  /** No more data blocks than the table's mark are free; told once until the pool grows. */
+  | { readonly kind: "low-water"; readonly freeBlocks: number; readonly totalBlocks: number }
+  | { readonly kind: "metadata-low-water"; readonly freeBlocks: number; readonly totalBlocks: number }
+  | { readonly kind: "mode"; readonly from: PoolMode; readonly mode: PoolMode; readonly errorIfNoSpace: boolean }
+  | { readonly kind: "needs-check" }
+  | {
+      readonly kind: "resized";
+      readonly area: "data" | "metadata";
+      readonly fromBlocks: number;
+      readonly toBlocks: number;
+    };
+
 /** Numbers of a status line. Blocks are data blocks, metadata blocks are 4 KiB. */
 export interface PoolStatus {
   readonly lengthSectors: number;
