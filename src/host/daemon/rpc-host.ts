@@ -6,6 +6,7 @@
 import { statSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { codeOf, IoError, messageOf, StateError } from "../../errors/index.js";
+import { systemError } from "../../io/index.js";
 import type { Host, HostPlans } from "../host.js";
 import { lengthOf } from "../transfer.js";
 import { bytesHead, type Frame, FrameReader, messageFrame } from "./frames.js";
@@ -49,12 +50,20 @@ const ENDINGS = ["drain", "error", "close"] as const;
  */
 export async function connectHost(options: ConnectOptions): Promise<Host | undefined> {
   const { socket: path } = daemonPaths(options);
-  if (statSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
+  if (!isThere(path)) return undefined;
   const socket = await dial(path);
   if (socket === undefined) return undefined;
   const link = new Link(socket, options);
   const greeting = await link.welcome(path, options.answerMs ?? ANSWER_MS);
   return greeting === undefined ? undefined : hostOf(link);
+}
+
+function isThere(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch (error) {
+    throw systemError(error, `${path}: cannot be looked for`);
+  }
 }
 
 async function dial(path: string): Promise<Socket | undefined> {
