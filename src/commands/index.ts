@@ -15,7 +15,14 @@ export {
   type Streams,
   stateDirectories,
 } from "./context.js";
-export { addGlobalOptions, EXISTENCE_FLAGS, globalOptions, readGlobals, splitAtWord } from "./globals.js";
+export {
+  addGlobalOptions,
+  EXISTENCE_FLAGS,
+  globalOptions,
+  readGlobals,
+  refuseColumns,
+  splitAtWord,
+} from "./globals.js";
 
 export type CommandFactory = (context: Context) => Command;
 
@@ -151,6 +158,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     "look for damage and leaks",
     async () => (await import("./metadata/check.js")).checkCommand,
   ),
+  entry(undefined, "serve", "an NBD server", async () => (await import("./serve.js")).serveCommand),
   entry(undefined, "lsblk", "the tree of block devices", async () => (await import("./lsblk/lsblk.js")).lsblkCommand),
   entry(undefined, "status", "pools at a glance", async () => (await import("./status.js")).statusCommand),
   entry(
@@ -167,8 +175,8 @@ export const COMMANDS: readonly CommandEntry[] = [
     "a script for a shell's Tab key",
     async () => (await import("./completion/command.js")).completionCommand,
   ),
-];
   entry(undefined, "schema", "the shapes of --json", async () => (await import("./schema/command.js")).schemaCommand),
+];
 
 /** For programs only: called by the scripts that completion prints. */
 export const HIDDEN_COMMANDS: readonly CommandEntry[] = [

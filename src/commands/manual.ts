@@ -26,6 +26,7 @@ export const FAMILY_PAGES: Readonly<Record<string, string>> = {
   batch: "udm-batch.8",
   shell: "udm-shell.8",
   completion: "udm-completion.8",
+  schema: "udm-json.5",
 };
 
 export type Section = "synopsis" | "options" | "common-options" | "commands";

@@ -1,7 +1,10 @@
 import type * as Attachments from "./attachments/index.js";
+import type * as Exports from "./exports.js";
 
 /** Attaching, mounting and back; loaded when it is wanted. */
 export const attachments = (): Promise<typeof Attachments> => import("./attachments/index.js");
+/** Serving devices over NBD; loaded when it is wanted. */
+export const nbdExports = (): Promise<typeof Exports> => import("./exports.js");
 export { type AnyHostOptions, openAnyHost } from "./any-host.js";
 export type { AttachmentFolders, AttachmentInfo, AttachRequest } from "./attachments/index.js";
 export { Daemon, type DaemonOptions } from "./daemon/daemon.js";
@@ -9,6 +12,7 @@ export { errorToPlain } from "./daemon/protocol.js";
 export { type ConnectOptions, connectHost } from "./daemon/rpc-host.js";
 export { daemonPaths } from "./daemon/socket-path.js";
 export { daemonHost, endDaemon, type Readiness, removeStale, type StartOptions } from "./daemon/start-daemon.js";
+export type { ExportInfo, ExportRequest } from "./exports.js";
 export type * from "./host.js";
 export {
   type MetadataAccess,

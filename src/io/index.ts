@@ -36,7 +36,7 @@ export {
 } from "./native.js";
 export { checkRange, refuseReadOnly } from "./range.js";
 export { type ReplaceOptions, replaceFile } from "./replace-file.js";
-export { type RunOptions, type RunResult, run, runSync } from "./run.js";
+export { type RunOptions, type RunResult, run, runShell, runSync, type ShellOptions } from "./run.js";
 export { SliceDevice, type SliceOptions } from "./slice-device.js";
 export { createSparseFile, flushFolder, freeBytes, setFileSize } from "./sparse-file.js";
 export { SyncBackedDevice } from "./sync-backed-device.js";

@@ -55,6 +55,48 @@ function stdioOf({ input, passFds = [] }: RunOptions) {
   return { stdio: [stdin, "pipe", "pipe", ...passFds] as [typeof stdin, "pipe", "pipe", ...3[]] };
 }
 
+export interface ShellOptions {
+  /** Added to the environment. */
+  readonly env: Readonly<Record<string, string>>;
+  readonly stdin: NodeJS.ReadableStream;
+  readonly stdout: NodeJS.WritableStream;
+  readonly stderr: NodeJS.WritableStream;
+  /** Ends it, by SIGTERM. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * What a person wrote for the shell: it reads and writes what this program would, for as long as it likes.
+ * @returns its exit status; 128 and the number of the signal that ended it
+ */
+export async function runShell(script: string, options: ShellOptions): Promise<number> {
+  const { spawn } = process.getBuiltinModule("node:child_process");
+  const { constants } = process.getBuiltinModule("node:os");
+  const { stdin, stdout, stderr } = options;
+  const child = spawn("/bin/sh", ["-c", script], {
+    env: { ...process.env, ...options.env },
+    stdio: [descriptorOf(stdin) ?? "ignore", descriptorOf(stdout) ?? "pipe", descriptorOf(stderr) ?? "pipe"],
+  });
+  child.stdout?.pipe(stdout, { end: false });
+  child.stderr?.pipe(stderr, { end: false });
+  const end = () => child.kill("SIGTERM");
+  options.signal.addEventListener("abort", end, { once: true });
+  try {
+    return await new Promise<number>((resolve, reject) => {
+      child.once("error", (error) => reject(new ToolError("ENOENT", `/bin/sh: ${error.message}`)));
+      child.once("close", (status, signal) =>
+        resolve(status ?? 128 + (signal === null ? 0 : constants.signals[signal])),
+      );
+    });
+  } finally {
+    options.signal.removeEventListener("abort", end);
+  }
+}
+
+function descriptorOf(stream: object): number | undefined {
+  return "fd" in stream && typeof stream.fd === "number" ? stream.fd : undefined;
+}
+
 /** As run, without giving way to anything else: for the synchronous side of a device where system calls are missing. */
 export function runSync(program: string, args: readonly string[], options: RunOptions = {}): RunResult {
   // Loaded here: most commands run no program, and this module takes a millisecond to load.

@@ -3,8 +3,9 @@
  * the services of a kind share, they share in one daemon.
  */
 import { attachmentKind } from "../attachments/index.js";
+import { exportKind } from "../exports.js";
 import { type AnyServiceKind, serviceKind } from "./services.js";
 
 export function serviceKinds(): readonly AnyServiceKind[] {
-  return [serviceKind(attachmentKind())];
+  return [serviceKind(attachmentKind()), serviceKind(exportKind())];
 }
