@@ -158,6 +158,12 @@ export const COMMANDS: readonly CommandEntry[] = [
     "look for damage and leaks",
     async () => (await import("./metadata/check.js")).checkCommand,
   ),
+  entry(
+    "metadata",
+    "dump",
+    "devices and mappings as XML",
+    async () => (await import("./metadata/dump.js")).dumpCommand,
+  ),
   entry(undefined, "serve", "an NBD server", async () => (await import("./serve.js")).serveCommand),
   entry(undefined, "lsblk", "the tree of block devices", async () => (await import("./lsblk/lsblk.js")).lsblkCommand),
   entry(undefined, "status", "pools at a glance", async () => (await import("./status.js")).statusCommand),

@@ -23,3 +23,4 @@ export {
 } from "./metadata-tools.js";
 export { type HostOptions, openHost } from "./open-host.js";
 export { type OpenedPool, type OpenPoolOptions, openPool } from "./open-pool.js";
+export { OutputFile } from "./output-file.js";

@@ -2,6 +2,9 @@
 
 export { type CheckOptions, type CheckReport, checkMetadata, type Run } from "./check.js";
 export type { CountTotals } from "./check-counts.js";
+export { ByteWriter } from "./dump/byte-writer.js";
+export { type DumpOptions, dumpMetadata } from "./dump/dump.js";
+export { DUMP_FORMATS, type DumpFormat, type DumpHead, type Emitter, emitterFor } from "./dump/emitter.js";
 export { type Affected, FINDINGS, type Finding, type FindingId, type FindingKind, type Severity } from "./findings.js";
 export { type MendOptions, mendMetadata } from "./mend.js";
 export { Pace, type PaceOptions } from "./pace.js";

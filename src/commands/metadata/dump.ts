@@ -1,0 +1,73 @@
+/** `udm metadata dump`: what the metadata holds, as XML, text or JSON lines. */
+import { Command, Option } from "commander";
+import { UsageError } from "../../errors/index.js";
+import { DUMP_FORMATS, type DumpFormat, dumpMetadata } from "../../thin/index.js";
+import type { Context } from "../context.js";
+import { countOf } from "../parse.js";
+import { addSourceOptions, openSource, SOURCE, type SourceFlags, withPace } from "./options.js";
+import { withOutput } from "./output.js";
+
+interface DumpFlags extends SourceFlags {
+  readonly format: DumpFormat;
+  readonly repair?: boolean;
+  readonly output?: string;
+  readonly devId?: readonly number[];
+  readonly skipMappings?: boolean;
+  readonly transactionId?: number;
+  readonly dataBlockSize?: number;
+  readonly nrDataBlocks?: number;
+}
+
+const METADATA_BLOCK_BYTES = 4096;
+const parseDevice = countOf("device id");
+
+export function dumpCommand(context: Context): Command {
+  const command = new Command("dump")
+    .description(
+      "Writes all devices and their mappings in the XML of thin_dump, as text, or as one JSON value a line. What it writes, udm metadata restore and thin_restore read.",
+    )
+    .argument("<source>", SOURCE)
+    .addOption(new Option("-f, --format <form>", "the form").choices(DUMP_FORMATS).default("xml"))
+    .option("-r, --repair", "leave out what is damaged, and tell it, instead of giving up")
+    .option(
+      "-o, --output <file>",
+      "write to a file, which takes its name when it is whole; without it to standard output",
+    )
+    .addOption(
+      new Option("--dev-id <id>", "only this device; may be given again").argParser(
+        (text: string, before: readonly number[] | undefined) => [...(before ?? []), parseDevice(text)],
+      ),
+    )
+    .option("--skip-mappings", "devices without their mappings")
+    .option("--transaction-id <number>", "write this transaction id", countOf("transaction id"))
+    .option("--data-block-size <sectors>", "write this size of data blocks", countOf("data block size", { min: 1 }))
+    .option("--nr-data-blocks <number>", "write this number of data blocks", countOf("number of data blocks"));
+  return addSourceOptions(command).action((from: string, flags: DumpFlags) => dump(context, from, flags));
+}
+
+async function dump(context: Context, from: string, flags: DumpFlags): Promise<void> {
+  const format = context.globals.json ? "json" : flags.format;
+  if (context.globals.json && flags.format === "human_readable") {
+    throw new UsageError("dump: --json and --format human_readable exclude each other", { hint: "leave one out" });
+  }
+  await using opened = await openSource(context, from, flags);
+  const { transactionId, dataBlockSize, nrDataBlocks } = flags;
+  await withPace(context, `dump ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
+    withOutput(context, flags.output, (write) =>
+      dumpMetadata(opened.store, {
+        format,
+        superblock: opened.superblock,
+        ...(flags.devId === undefined ? {} : { devices: flags.devId }),
+        skipMappings: flags.skipMappings === true,
+        onSkipped: flags.repair === true ? (what) => context.note(`left out: ${what}`) : undefined,
+        overrides: {
+          ...(transactionId === undefined ? {} : { transactionId }),
+          ...(dataBlockSize === undefined ? {} : { dataBlockSectors: dataBlockSize }),
+          ...(nrDataBlocks === undefined ? {} : { nrDataBlocks }),
+        },
+        pace,
+        write,
+      }),
+    ),
+  );
+}
