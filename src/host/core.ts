@@ -8,7 +8,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type MappedDevice, StateFile } from "../device-registry/index.js";
 import { InvariantError, SpaceError } from "../errors/index.js";
 import type { BlockDevice, FileLock } from "../io/index.js";
+import { Extender } from "./autoextend.js";
+import { EventLog, eventOf } from "./event-log.js";
 import { followUp, followUpHeld } from "./follow-up.js";
+import type { PoolEvent } from "./host.js";
 import { mend } from "./mend.js";
 import { Session } from "./session.js";
 
@@ -36,6 +39,10 @@ export interface Core {
   readonly file: StateFile;
   /** Nobody uses the pools of an operation but that operation. */
   readonly isAlone: boolean;
+  /** What happened to pools. */
+  readonly events: EventLog;
+  /** Pools that grow by themselves. */
+  readonly extender: Extender;
   log(line: string): void;
   /** Reads records only; opens nothing, waits for nobody. */
   view<T>(run: (session: Session) => Promise<T> | T): Promise<T>;
@@ -77,6 +84,8 @@ export class CommandCore implements Core {
   readonly runDir: string;
   readonly file: StateFile;
   readonly isAlone = true;
+  readonly events: EventLog;
+  readonly extender: Extender;
   readonly #options: CoreOptions;
   #queue: Promise<unknown> = Promise.resolve();
   /** In use, or resting when no operation belongs to it. */
@@ -90,6 +99,12 @@ export class CommandCore implements Core {
     this.#options = options;
     this.runDir = options.runDir;
     this.file = new StateFile(options.stateDir);
+    this.events = new EventLog(options.stateDir);
+    this.extender = new Extender((event) => this.#tell(event));
+  }
+
+  #tell(event: PoolEvent): void {
+    this.events.append(event, (reason) => this.log(reason));
   }
 
   log(line: string): void {
@@ -112,7 +127,21 @@ export class CommandCore implements Core {
     open: (session: Session) => Promise<MappedDevice>,
     run: (device: BlockDevice) => Promise<T>,
   ): Promise<T> {
-    return this.change(purpose, async (session) => run(await open(session)));
+    return this.change(purpose, async (session) => {
+      const device = await open(session);
+      // Nothing else of the operation uses tables while bytes are moved, so the pool may grow under it.
+      let growing = Promise.resolve();
+      const arm = () =>
+        this.extender.arm(session, () => {
+          growing = growing.then(() => this.extender.extendOpen(session)).then(arm);
+        });
+      if (!this.#isInGroup) arm();
+      try {
+        return await run(device);
+      } finally {
+        await growing;
+      }
+    });
   }
 
   resolvePath(path: string): string {
@@ -230,7 +259,7 @@ export class CommandCore implements Core {
     try {
       if (session.intents.length > 0) await mend(session);
       const result = await run(session);
-      await settle(session);
+      await settle(session, this.extender);
       return result;
     } catch (error) {
       await giveUp(session, error);
@@ -244,13 +273,15 @@ export class CommandCore implements Core {
       noSpaceTimeoutMs: this.#options.noSpaceTimeoutMs,
       cacheBlocks: this.#options.cacheBlocks,
       onStep: this.#options.onStep ?? (() => {}),
+      onNote: (record, note) => this.#tell(eventOf(record.name, note)),
       isHeld,
     });
   }
 }
 
 /** What follows from an operation, and the end of it: all that is open and not held is closed, the state written. */
-export async function settle(session: Session): Promise<void> {
+export async function settle(session: Session, extender: Extender): Promise<void> {
+  await extender.extendOpen(session);
   await followUp(session);
   await session.close();
   session.save();

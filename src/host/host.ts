@@ -87,6 +87,13 @@ export interface PoolInfo {
   readonly thinCount: number;
   /** Active thin devices of this pool. */
   readonly activeCount: number;
+  readonly settings: {
+    /** 100: never. */
+    readonly autoextendThresholdPercent: number;
+    readonly autoextendPercent: number;
+    readonly maxSizeBytes: number | undefined;
+    readonly minFreeSpacePercent: number;
+  };
 }
 
 export interface PoolCreate {
@@ -321,6 +328,32 @@ export interface Examination {
   readonly findings: readonly Finding[];
 }
 
+/** Something that happened to a pool. More keys tell more of it, by kind. */
+export interface PoolEvent {
+  /** ISO 8601, UTC. */
+  readonly time: string;
+  readonly event:
+    | "low-water"
+    | "metadata-low-water"
+    | "out-of-data-space"
+    | "out-of-metadata-space"
+    | "read-only"
+    | "failed"
+    | "writable"
+    | "needs-check"
+    | "resized"
+    | "extended"
+    | "extend-failed";
+  readonly pool: string;
+  readonly [key: string]: string | number | boolean;
+}
+
+export interface PoolEvents {
+  readonly events: readonly PoolEvent[];
+  /** Behind the last of them; for the next call. */
+  readonly position: string;
+}
+
 /** Something that goes on in the daemon: an export, an attached device, a monitor. */
 export interface ServiceInfo {
   readonly name: string;
@@ -372,6 +405,13 @@ export interface Host {
   listPools(): Promise<readonly { readonly name: string; readonly state: DeviceState }[]>;
   poolStatus(name: string): Promise<PoolInfo>;
   setPool(name: string, change: PoolSettings): Promise<void>;
+  /**
+   * Extends a pool that has passed its threshold, as it is done by itself after operations.
+   * @returns undefined when there was nothing to do @throws SpaceError, StateError when it cannot grow
+   */
+  extendPool(name: string): Promise<PoolResized | undefined>;
+  /** What happened to pools since a position, or all that is remembered; `end` for the present position and no events. */
+  poolEvents(options?: { readonly after?: string; readonly end?: boolean }): Promise<PoolEvents>;
   poolMessage(name: string, words: readonly string[]): Promise<void>;
   removePool(name: string, options?: { readonly destroy?: boolean; readonly ifExists?: boolean }): Promise<void>;
   /** Every run of used data blocks, in order, with the number of mappings on it (0: only the metadata snapshot holds it). */
@@ -498,7 +538,10 @@ export interface PoolSettings {
   readonly features?: Partial<PoolFeatures>;
   readonly autoextendThresholdPercent?: number;
   readonly autoextendPercent?: number;
+  /** 0: no limit. */
   readonly maxSizeBytes?: number;
+  /** New thin devices and snapshots are refused when less than this share of data or metadata is free; 0: never. */
+  readonly minFreeSpacePercent?: number;
 }
 
 export interface PoolMap {

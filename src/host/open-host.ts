@@ -18,9 +18,11 @@ import { locateMetadata } from "./metadata-place.js";
 import { planResizePool, resizePool } from "./pool-resize.js";
 import {
   createPool,
+  extendPool,
   listPools,
   planCreatePool,
   planRemovePool,
+  poolEvents,
   poolMap,
   poolMessage,
   poolStatus,
@@ -90,6 +92,8 @@ export function hostOver(core: Core): Host {
     listPools: bound(listPools),
     poolStatus: bound(poolStatus),
     setPool: bound(setPool),
+    extendPool: bound(extendPool),
+    poolEvents: bound(poolEvents),
     poolMessage: bound(poolMessage),
     removePool: bound(removePool),
     poolMap: bound(poolMap),

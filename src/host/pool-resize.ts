@@ -31,25 +31,28 @@ interface ResizePlan {
 }
 
 export function resizePool(core: Core, request: PoolResize): Promise<PoolResized> {
-  return core.change(`pool resize ${request.name}`, async (session) => {
-    const plan = await planResize(session, request);
-    const before = session.loops;
-    const tables = new Map(
-      plan.steps.map((step) => [step, step.kind === "table" ? session.registry.get(step.device).live : undefined]),
-    );
-    try {
-      for (const step of plan.steps) if (step.kind === "file") setFileSize(step.path, step.toBytes);
-      session.step("files grown");
-      for (const step of plan.steps) await takeUp(session, step);
-      if (plan.steps.length > 0 || plan.line.lengthSectors !== currentLine(plan.record).lengthSectors) {
-        await replaceTable(session, plan.record.name, plan.line);
-      }
-    } catch (error) {
-      await undo(session, plan, { loops: before, tables });
-      throw error;
+  return core.change(`pool resize ${request.name}`, (session) => resizeIn(session, request));
+}
+
+/** Inside an operation. */
+export async function resizeIn(session: Session, request: PoolResize): Promise<PoolResized> {
+  const plan = await planResize(session, request);
+  const before = session.loops;
+  const tables = new Map(
+    plan.steps.map((step) => [step, step.kind === "table" ? session.registry.get(step.device).live : undefined]),
+  );
+  try {
+    for (const step of plan.steps) if (step.kind === "file") setFileSize(step.path, step.toBytes);
+    session.step("files grown");
+    for (const step of plan.steps) await takeUp(session, step);
+    if (plan.steps.length > 0 || plan.line.lengthSectors !== currentLine(plan.record).lengthSectors) {
+      await replaceTable(session, plan.record.name, plan.line);
     }
-    return plan.sizes;
-  });
+  } catch (error) {
+    await undo(session, plan, { loops: before, tables });
+    throw error;
+  }
+  return plan.sizes;
 }
 
 export function planResizePool(core: Core, request: PoolResize): Promise<Plan> {

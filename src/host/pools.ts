@@ -20,9 +20,21 @@ import {
 } from "../targets/index.js";
 import { eachUsedRun, NO_FEATURES, type PoolFeatures } from "../thin/index.js";
 import { bytesToSectors, SECTOR_BYTES } from "../units/index.js";
+import { DEFAULT_PERCENT, NEVER_PERCENT } from "./autoextend.js";
 import { LOOP_MAJOR } from "./below.js";
 import type { Core } from "./core.js";
-import type { DeviceState, LowWater, Plan, PoolCreate, PoolCreated, PoolInfo, PoolMap, PoolSettings } from "./host.js";
+import type {
+  DeviceState,
+  LowWater,
+  Plan,
+  PoolCreate,
+  PoolCreated,
+  PoolEvents,
+  PoolInfo,
+  PoolMap,
+  PoolResized,
+  PoolSettings,
+} from "./host.js";
 import { addLoop, checkNewFile, findSame, isMissing } from "./loops.js";
 import { removeMadeFile } from "./mend.js";
 import { dmsetupCreate, quoted } from "./plan-text.js";
@@ -461,6 +473,12 @@ export function poolStatus(core: Core, name: string): Promise<PoolInfo> {
       activeCount: session.registry
         .records()
         .filter((each) => each.live?.some((thin) => thin.type === "thin" && thin.args[0] === number) === true).length,
+      settings: {
+        autoextendThresholdPercent: record.pool?.autoextendThresholdPercent ?? NEVER_PERCENT,
+        autoextendPercent: record.pool?.autoextendPercent ?? DEFAULT_PERCENT,
+        maxSizeBytes: record.pool?.maxSizeBytes || undefined,
+        minFreeSpacePercent: record.pool?.minFreeSpacePercent ?? 0,
+      },
     };
   });
 }
@@ -487,6 +505,17 @@ export function poolMessage(core: Core, name: string, words: readonly string[]):
     const { pool } = await session.registry.openPool(record.name);
     await pool.message(words);
   });
+}
+
+export function extendPool(core: Core, name: string): Promise<PoolResized | undefined> {
+  return core.change(`pool extend ${name}`, (session) => core.extender.extend(session, getPool(session, name).name));
+}
+
+export async function poolEvents(
+  core: Core,
+  options: { readonly after?: string; readonly end?: boolean } = {},
+): Promise<PoolEvents> {
+  return options.end === true ? { events: [], position: core.events.end() } : core.events.read(options.after);
 }
 
 /** A device is open as long as a table maps it, whether or not this process has it open. */
@@ -528,7 +557,7 @@ export function setPool(core: Core, name: string, change: PoolSettings): Promise
       });
       await replaceTable(session, record.name, next);
     }
-    const { autoextendThresholdPercent, autoextendPercent, maxSizeBytes } = change;
+    const { autoextendThresholdPercent, autoextendPercent, maxSizeBytes, minFreeSpacePercent } = change;
     session.registry.update(record.name, {
       pool: {
         thins: [],
@@ -536,6 +565,7 @@ export function setPool(core: Core, name: string, change: PoolSettings): Promise
         ...(autoextendThresholdPercent === undefined ? {} : { autoextendThresholdPercent }),
         ...(autoextendPercent === undefined ? {} : { autoextendPercent }),
         ...(maxSizeBytes === undefined ? {} : { maxSizeBytes }),
+        ...(minFreeSpacePercent === undefined ? {} : { minFreeSpacePercent }),
       },
     });
   });
@@ -551,6 +581,12 @@ function checkSettings(change: PoolSettings): void {
   if (percent !== undefined && (!Number.isInteger(percent) || percent < 0)) {
     throw new StateError("EINVAL", `autoextend percent ${percent} is out of range`, {
       hint: "a whole number, such as 20",
+    });
+  }
+  const { minFreeSpacePercent: least } = change;
+  if (least !== undefined && (!Number.isInteger(least) || least < 0 || least > 99)) {
+    throw new StateError("EINVAL", `minimum free space ${least}% is out of range`, {
+      hint: "0 to 99 percent; 0 turns it off",
     });
   }
 }

@@ -1,6 +1,6 @@
 /** Thin devices: made, snapped, deleted, shown under a name, sized. */
 import { type DeviceRecord, type Intent, parseName, Registry, type ThinRecord } from "../device-registry/index.js";
-import { IoError, StateError } from "../errors/index.js";
+import { IoError, SpaceError, StateError } from "../errors/index.js";
 import { MAX_DEVICE_ID, type TargetLine } from "../targets/index.js";
 import type { Pool } from "../thin/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
@@ -83,6 +83,7 @@ async function planCreate(session: Session, request: ThinCreate): Promise<NewThi
     throw new StateError("EINVAL", "the pool cannot be the external origin", { hint: "give another device" });
   }
   const pool = await openForThins(session, record);
+  refuseWithoutSpace(record, pool);
   const id = await chooseId(pool, record, request.id);
   return {
     pool: record,
@@ -105,6 +106,7 @@ async function planSnap(session: Session, request: ThinSnap): Promise<NewThin> {
   refuseNameInUse(session, name);
   const pool = await openForThins(session, origin.pool);
   refuseUnknown(pool, origin);
+  refuseWithoutSpace(origin.pool, pool);
   const sizeBytes = request.sizeBytes ?? sizeOf(session, origin);
   if (sizeBytes === undefined) {
     throw new StateError("EINVAL", `the size of '${origin.label}' is not known`, { hint: "give --size" });
@@ -171,6 +173,27 @@ async function openForThins(session: Session, record: DeviceRecord): Promise<Poo
     });
   }
   return pool;
+}
+
+/**
+ * New devices only while a share of the pool is free. Source: docker-devicemapper, section 14.
+ * @throws SpaceError naming free and needed blocks
+ */
+function refuseWithoutSpace(record: DeviceRecord, pool: Pool): void {
+  const percent = record.pool?.minFreeSpacePercent ?? 0;
+  if (percent === 0) return;
+  const status = pool.statusNow();
+  for (const [what, used, total] of [
+    ["data", status.usedDataBlocks, status.totalDataBlocks],
+    ["metadata", status.usedMetadataBlocks, status.totalMetadataBlocks],
+  ] as const) {
+    const needed = Math.max(1, Math.floor((total * percent) / 100));
+    if (total - used >= needed) continue;
+    throw new SpaceError(
+      `pool '${record.name}' has ${total - used} free ${what} blocks, ${needed} are needed for a new device (${percent}%)`,
+      { hint: `grow it, delete devices, or udm pool set ${record.name} --min-free-space` },
+    );
+  }
 }
 
 async function chooseId(pool: Pool, record: DeviceRecord, wanted: number | undefined): Promise<number> {

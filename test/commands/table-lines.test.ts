@@ -125,6 +125,12 @@ const POOL: PoolInfo = {
   raw: "0 8388608 thin-pool 7 1658/16384 783/65536 - rw discard_passdown queue_if_no_space - 1024 ",
   thinCount: 2,
   activeCount: 1,
+  settings: {
+    autoextendThresholdPercent: 100,
+    autoextendPercent: 20,
+    maxSizeBytes: undefined,
+    minFreeSpacePercent: 0,
+  },
 };
 const poolHost = answeringHost({ poolStatus: async () => POOL, listPools: async () => [POOL, { ...POOL }] });
 

@@ -15,6 +15,8 @@ const METHODS: Readonly<Record<Exclude<keyof Host, Local>, true>> = {
   listPools: true,
   poolStatus: true,
   setPool: true,
+  extendPool: true,
+  poolEvents: true,
   poolMessage: true,
   removePool: true,
   poolMap: true,

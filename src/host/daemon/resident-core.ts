@@ -18,8 +18,11 @@ import {
 } from "../../device-registry/index.js";
 import { InvariantError, messageOf, StateError } from "../../errors/index.js";
 import type { BlockDevice, FileLock } from "../../io/index.js";
+import { Extender } from "../autoextend.js";
 import { type Core, type CoreOptions, giveUp, runHeld, settle } from "../core.js";
+import { EventLog, eventOf } from "../event-log.js";
 import { followUp } from "../follow-up.js";
+import type { PoolEvent } from "../host.js";
 import { mend } from "../mend.js";
 import { Session } from "../session.js";
 import { Leash } from "./leash.js";
@@ -43,6 +46,8 @@ export interface ClientOptions {
 const DEFAULT_LOCK_TIMEOUT_MS = 30_000;
 /** Events that come together are written down together. */
 const EVENT_PAUSE_MS = 10;
+/** As LVM looks at its pools. */
+const RETRY_MS = 10_000;
 
 interface Turn {
   readonly client: Client;
@@ -64,6 +69,8 @@ interface Group {
 export class ResidentCore {
   readonly runDir: string;
   readonly file: StateFile;
+  readonly events: EventLog;
+  readonly extender: Extender;
   readonly #options: ResidentOptions;
   readonly #lock: FileLock;
   readonly #waiting: Turn[] = [];
@@ -71,6 +78,7 @@ export class ResidentCore {
   #running: Turn | undefined;
   #group: Group | undefined;
   #eventTimer: NodeJS.Timeout | undefined;
+  #retryTimer: NodeJS.Timeout | undefined;
   #isWindingDown = false;
   #isClosed = false;
   readonly #own: Client;
@@ -93,6 +101,8 @@ export class ResidentCore {
     this.runDir = options.runDir;
     this.file = file;
     this.#lock = lock;
+    this.events = new EventLog(options.stateDir);
+    this.extender = new Extender((event) => this.#tell(event));
     this.#session = this.#makeSession(file.read());
     this.#own = new Client(this, {});
   }
@@ -165,6 +175,7 @@ export class ResidentCore {
     if (this.#isClosed) return;
     this.#isClosed = true;
     clearTimeout(this.#eventTimer);
+    clearTimeout(this.#retryTimer);
     for (const turn of this.#waiting.splice(0)) turn.refuse(goingAway());
     await this.#idle();
     try {
@@ -201,7 +212,7 @@ export class ResidentCore {
       const shared = this.#fresh(client);
       if (shared.intents.length > 0) await mend(shared);
       const isShared = shared.registry.hasHolds;
-      if (!isShared) await settle(shared);
+      if (!isShared) await settle(shared, this.extender);
       const session = isShared ? shared : this.#makeSession(this.file.read(), { isHeld: true });
       session.cwd = client.options.cwd;
       if (isShared) await shared.beginGroup();
@@ -224,6 +235,7 @@ export class ResidentCore {
       if (group.isShared) group.session.endGroup();
       await group.session.close();
       if (group.isShared) group.session.save();
+      this.#arm();
     });
   }
 
@@ -308,11 +320,13 @@ export class ResidentCore {
     try {
       if (session.intents.length > 0) await mend(session);
       const result = await run(session);
-      await settle(session);
+      await settle(session, this.extender);
       return result;
     } catch (error) {
       await giveUp(session, error);
       throw error;
+    } finally {
+      this.#arm();
     }
   }
 
@@ -329,6 +343,26 @@ export class ResidentCore {
     this.#group = undefined;
     if (group.isShared) await group.session.undoGroup();
     else await group.session.abandon();
+    this.#arm();
+  }
+
+  /** Pools that are in use grow when they pass their threshold; one that could not is tried again after a while. */
+  #arm(): void {
+    if (this.#isClosed) return;
+    clearTimeout(this.#retryTimer);
+    const extend = () => {
+      if (this.#isClosed) return;
+      this.#own
+        .change("autoextend", () => {})
+        .catch((error: unknown) => this.#options.log(`autoextend: ${messageOf(error)}`));
+    };
+    this.extender.arm(this.#session, extend);
+    if (this.extender.hasFailures && this.#session.registry.hasOpen)
+      this.#retryTimer = setTimeout(extend, RETRY_MS).unref();
+  }
+
+  #tell(event: PoolEvent): void {
+    this.events.append(event, (reason) => this.#options.log(reason));
   }
 
   /** While nothing is held the state is read anew each time, as a command does. */
@@ -348,6 +382,7 @@ export class ResidentCore {
       noSpaceTimeoutMs,
       cacheBlocks,
       onStep: onStep ?? (() => {}),
+      onNote: (record, note) => this.#tell(eventOf(record.name, note)),
       isHeld: kind.isHeld === true,
       isResident: isOwn,
       ...(isOwn ? { onEvent: (record: DeviceRecord) => this.#onEvent(record) } : { holdersOf: this.#holdersOf }),
@@ -389,6 +424,12 @@ export class Client implements Core {
   }
   get file(): StateFile {
     return this.resident.file;
+  }
+  get events(): EventLog {
+    return this.resident.events;
+  }
+  get extender(): Extender {
+    return this.resident.extender;
   }
   log(line: string): void {
     this.options.log?.(line);
