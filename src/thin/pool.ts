@@ -534,6 +534,10 @@ export class Pool {
   }
 
   /** All data I/O that is under way now has ended: what it was mapped to may be unmapped. */
+  get isDataIdle(): boolean {
+    return this.#dataIo.size === 0;
+  }
+
   async untilDataIdle(): Promise<void> {
     if (this.#dataIo.size > 0) await Promise.allSettled([...this.#dataIo]);
   }

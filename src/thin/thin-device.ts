@@ -29,6 +29,9 @@ const SECTOR_BYTES = 512;
 const MAX_GROUP_BLOCKS = 1024;
 const CHUNK_BYTES = 1 << 20;
 const ZEROS = new Uint8Array(CHUNK_BYTES);
+/** Blocks up to this size are copied or zeroed at once, and writes up to this are made at once: some tens of microseconds. */
+const MAX_QUICK_BLOCK_BYTES = 256 * 1024;
+const MAX_QUICK_BYTES = 512 * 1024;
 
 /** Where the parts of a new block come from that a write does not cover. */
 type Source =
@@ -52,6 +55,8 @@ export class ThinDevice implements BlockDevice {
   #isClosed = false;
   /** Under way, or waiting for a resume or for space. */
   #requests = 0;
+  /** A block that is put together before it is written. */
+  #scratch: Uint8Array | undefined;
 
   constructor(pool: Pool, device: OpenDevice, options: ThinOptions) {
     this.#pool = pool;
@@ -286,7 +291,10 @@ export class ThinDevice implements BlockDevice {
     return done;
   }
 
-  /** Overwrites as much as can be written at once: mapped blocks that are not shared. @returns bytes done from the front */
+  /**
+   * Writes as much as can be written at once: into blocks that are mapped and not shared, and into new ones as long as they
+   * are to be had without a commit and what they need besides is little. @returns bytes done from the front
+   */
   tryWrite(offset: number, buffer: Uint8Array): number {
     const io = this.#pool.dataSync;
     if (io === undefined || !this.#isQuiet()) return 0;
@@ -295,11 +303,79 @@ export class ThinDevice implements BlockDevice {
     while (done < buffer.length) {
       const { inBlock, bytes } = this.#lookUp(offset + done, buffer.length - done);
       const { isMapped, isShared, block } = this.#lookup;
-      if (!isMapped || isShared) return done;
-      io.write(block * blockBytes + inBlock, bytes === buffer.length ? buffer : buffer.subarray(done, done + bytes));
-      done += bytes;
+      const part = bytes === buffer.length ? buffer : buffer.subarray(done, done + bytes);
+      if (isMapped && !isShared) {
+        io.write(block * blockBytes + inBlock, part);
+        done += bytes;
+        continue;
+      }
+      const provisioned = this.#tryProvision(offset + done, part, isMapped ? block : undefined);
+      if (provisioned === 0) return done;
+      done += provisioned;
     }
     return done;
+  }
+
+  /** As `#provision`, where nothing has to be waited for. @returns bytes written, 0 when it takes the long way */
+  #tryProvision(offset: number, buffer: Uint8Array, sharedFrom: number | undefined): number {
+    const pool = this.#pool;
+    const { blockBytes } = pool;
+    if (pool.mode !== "write" || pool.isCommitting || this.#originBytes > 0) return 0;
+    if (blockBytes > MAX_QUICK_BLOCK_BYTES || buffer.length > MAX_QUICK_BYTES) return 0;
+    // Others may still be reading what is shared, or writing what this one must not overtake.
+    if (sharedFrom !== undefined && !pool.isDataIdle) return 0;
+    const first = Math.floor(offset / blockBytes);
+    const head = offset - first * blockBytes;
+    const blocks: number[] = [];
+    pool.allocateAtOnce(Math.ceil((head + buffer.length) / blockBytes), blocks);
+    if (blocks.length === 0) return 0;
+    const bytes = Math.min(buffer.length, blocks.length * blockBytes - head);
+    try {
+      this.#fillAtOnce(head, bytes === buffer.length ? buffer : buffer.subarray(0, bytes), blocks, sharedFrom);
+      pool.change("dm_thin_insert_block", () => pool.metadata.insertMappings(this.#device, first, blocks));
+    } catch (error) {
+      this.#free(blocks);
+      throw error;
+    }
+    return bytes;
+  }
+
+  /** Writes `buffer` into new blocks, `head` bytes behind the beginning of the first, and what it leaves uncovered. */
+  #fillAtOnce(head: number, buffer: Uint8Array, blocks: readonly number[], sharedFrom: number | undefined): void {
+    const { blockBytes } = this.#pool;
+    const io = this.#pool.dataSync!;
+    for (let index = 0; index < blocks.length; ) {
+      const start = index * blockBytes - head;
+      const target = blocks[index]! * blockBytes;
+      if (start < 0 || start + blockBytes > buffer.length) {
+        const from = Math.max(0, start);
+        const part = buffer.subarray(from, Math.min(buffer.length, start + blockBytes));
+        this.#fillPartly(target, from - start, part, sharedFrom === undefined ? undefined : sharedFrom + index);
+        index++;
+        continue;
+      }
+      let run = 1;
+      while (blocks[index + run] === blocks[index]! + run && start + (run + 1) * blockBytes <= buffer.length) run++;
+      io.write(target, buffer.subarray(start, start + run * blockBytes));
+      index += run;
+    }
+  }
+
+  /** A block of which `part` covers only some, at `at`. */
+  #fillPartly(target: number, at: number, part: Uint8Array, sharedBlock: number | undefined): void {
+    const { blockBytes, config } = this.#pool;
+    const io = this.#pool.dataSync!;
+    if (sharedBlock === undefined) {
+      if (config.features.skipBlockZeroing || io.knownZeroes(target, blockBytes) === blockBytes) {
+        io.write(target + at, part);
+        return;
+      }
+    }
+    this.#scratch ??= new Uint8Array(blockBytes);
+    if (sharedBlock === undefined) this.#scratch.fill(0);
+    else io.read(sharedBlock * blockBytes, this.#scratch);
+    this.#scratch.set(part, at);
+    io.write(target, this.#scratch);
   }
 
   // --- reading ---
@@ -443,8 +519,12 @@ export class ThinDevice implements BlockDevice {
 
   /** Blocks that were taken but could not be filled or mapped are nobody's: they are freed. */
   async #giveBack(blocks: readonly number[]): Promise<void> {
+    await this.#pool.untilCommitted();
+    this.#free(blocks);
+  }
+
+  #free(blocks: readonly number[]): void {
     const pool = this.#pool;
-    await pool.untilCommitted();
     if (!pool.canChangeMetadata) return;
     pool.change("dm_pool_dec_data_range", () => {
       for (const block of blocks) pool.metadata.decDataBlocks(block, block + 1);
