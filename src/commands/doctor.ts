@@ -17,6 +17,7 @@ export function doctorCommand(context: Context): Command {
         searchPath: context.environment.PATH ?? "",
         isRoot: context.isRoot,
       });
+        devFolder: context.devFolder,
       const isWell = !examination.findings.some((finding) => finding.severity === "wrong");
       if (!isWell) context.exitWith(SOMETHING_WRONG);
       if (context.globals.json) context.json({ doctor: { isWell, ...examination } });

@@ -4,7 +4,7 @@
  */
 import { accessSync, constants, readdirSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { release, userInfo } from "node:os";
-import { delimiter, join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { type DeviceRecord, MAPPED_MAJOR, type State } from "../device-registry/index.js";
 import { codeOf, messageOf, UdmError } from "../errors/index.js";
 import {
@@ -57,6 +57,10 @@ export async function examine(core: Core, request: ExaminationRequest): Promise<
     }
   }
   examineEarlierBoot(core, findings);
+  const { examineAttachments } = await import("./attachments/index.js");
+  const folders = { stateDir: dirname(core.file.path), runDir: core.runDir, devFolder: request.devFolder };
+  const names = (state?.devices ?? []).map((record) => record.name);
+  findings.push(...(await examineAttachments({ ...folders, names })));
   for (const loop of listKernelLoops().filter((each) => each.isDeleted)) {
     findings.push({
       id: "kernel-loop-deleted",

@@ -321,6 +321,8 @@ export interface ExaminationRequest {
   /** Folders to look for programs in, as in PATH. */
   readonly searchPath: string;
   readonly isRoot: boolean;
+  /** Where links to attached devices are; without it they are not looked at. */
+  readonly devFolder?: string;
 }
 
 export interface Examination {
@@ -558,14 +560,45 @@ export interface PoolMap {
 /** `--dry-run` of the changing operations: same arguments, same refusals, no change. */
 export interface HostPlans {
   attachLoop(request: LoopAttach): Promise<Plan>;
-  detachLoop(dev: string): Promise<Plan>;
+  attachKernelLoop(request: LoopAttach): Promise<Plan>;
+  detachLoop(dev: string, options?: { readonly ifExists?: boolean }): Promise<Plan>;
   resizeLoop(dev: string, sizeBytes?: number): Promise<Plan>;
   createPool(request: PoolCreate): Promise<Plan>;
   resizePool(request: PoolResize): Promise<Plan>;
-  removePool(name: string, options?: { readonly destroy?: boolean }): Promise<Plan>;
+  setPool(name: string, change: PoolSettings): Promise<Plan>;
+  poolMessage(name: string, words: readonly string[]): Promise<Plan>;
+  removePool(name: string, options?: { readonly destroy?: boolean; readonly ifExists?: boolean }): Promise<Plan>;
   createThin(request: ThinCreate): Promise<Plan>;
   snapThin(request: ThinSnap): Promise<Plan>;
-  deleteThin(target: string): Promise<Plan>;
+  deleteThin(target: string, options?: { readonly deferred?: boolean; readonly ifExists?: boolean }): Promise<Plan>;
+  activateThin(
+    target: string,
+    name: string,
+    options?: { readonly sizeBytes?: number; readonly ifNotExists?: boolean },
+  ): Promise<Plan>;
+  deactivateThin(name: string, options?: { readonly ifExists?: boolean }): Promise<Plan>;
   resizeThin(name: string, size: SizeTarget): Promise<Plan>;
-  removeDevice(name: string): Promise<Plan>;
+  renameThin(oldName: string, newName: string): Promise<Plan>;
+  rollbackThin(name: string, snapshot: string): Promise<Plan>;
+  /** `file` of import and export. */
+  transfer(
+    kind: "write" | "import" | "export" | "trim",
+    name: string,
+    options?: TransferOptions & { readonly file?: string; readonly zeroes?: boolean },
+  ): Promise<Plan>;
+  loadTable(
+    name: string,
+    table: readonly TableLine[],
+    options?: { readonly readOnly?: boolean; readonly uuid?: string },
+  ): Promise<Plan>;
+  clearTable(name: string): Promise<Plan>;
+  suspend(name: string, options?: { readonly noflush?: boolean }): Promise<Plan>;
+  resume(name: string): Promise<Plan>;
+  restoreTables(concise: string): Promise<Plan>;
+  renameDevice(oldName: string, newName: string): Promise<Plan>;
+  removeDevice(
+    name: string,
+    options?: { readonly deferred?: boolean; readonly force?: boolean; readonly ifExists?: boolean },
+  ): Promise<Plan>;
+  deviceMessage(name: string, sector: number, words: readonly string[]): Promise<Plan>;
 }

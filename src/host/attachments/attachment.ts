@@ -85,10 +85,11 @@ class Attachment implements Service {
       const sectorBytes = request.sectorBytes ?? Math.max(device.logicalBlockBytes, DEFAULT_SECTOR_BYTES);
       checkSize(name, device.sizeBytes, sectorBytes);
       const path = join(request.devFolder, name);
-      checkLink(path, place.folder);
       const lost = (error: unknown) => context.ended(error ?? new StateError("EIO", "the FUSE mount is gone"));
       const mount = await place.home.acquire(lost, request.devFolder);
       undo.push(() => place.home.release(lost));
+      // What an earlier daemon left is cleared up by now.
+      checkLink(path, place.folder);
       const image = mount.server.add({ name, device, readOnly });
       undo.push(() => mount.server.remove(image));
       image.discardReadsZeros = readsZeros(device);

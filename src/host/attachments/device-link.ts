@@ -9,7 +9,9 @@ import { systemError } from "../../io/index.js";
 import { listKernelLoops } from "../../loop/index.js";
 
 /** What stands at a path: nothing, a link nobody needs any more, or something that is not ours. */
-type Found = { readonly kind: "nothing" | "leftover" } | { readonly kind: "other"; readonly what: string };
+type Found =
+  | { readonly kind: "nothing" | "leftover" }
+  | { readonly kind: "other"; readonly what: string; readonly hint?: string };
 
 /** @param folder where images of ours are mounted: a loop device on one of these, which nobody serves, is a leftover */
 function lookAt(path: string, folder: string): Found {
@@ -21,7 +23,11 @@ function lookAt(path: string, folder: string): Found {
   if (number === undefined) return { kind: "other", what: `a link to ${target}` };
   const loop = listKernelLoops().find((each) => each.number === Number(number));
   if (loop === undefined) return { kind: "leftover" };
-  if (loop.backingFile.startsWith(`${folder}/`)) return { kind: "other", what: `a link to ${target}, attached before` };
+  if (loop.backingFile.startsWith(`${folder}/`)) {
+    // Of this daemon, or of one that was killed while it was mounted.
+    const what = `a link to ${target}, which is still in use`;
+    return { kind: "other", what, hint: "udm doctor tells how to take it away" };
+  }
   return { kind: "other", what: `a link to ${target}, which stands on ${loop.backingFile}` };
 }
 
@@ -30,7 +36,7 @@ export function checkLink(path: string, folder: string): void {
   const found = lookAt(path, folder);
   if (found.kind !== "other") return;
   throw new StateError("EEXIST", `${path} is there already: ${found.what}`, {
-    hint: `detach or remove what has this name, or choose another folder with UDM_DEV_DIR`,
+    hint: found.hint ?? "remove what has this name, or choose another folder with UDM_DEV_DIR",
   });
 }
 

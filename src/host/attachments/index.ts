@@ -1,4 +1,5 @@
 export { attachmentKind } from "./attachment.js";
+export { type AttachmentsExamination, examineAttachments } from "./examine.js";
 export { imageFolder } from "./fuse-home.js";
 export {
   clearLeftovers,
