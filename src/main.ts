@@ -14,6 +14,7 @@ import {
   HIDDEN_COMMANDS,
   type OpenHost,
   readGlobals,
+  refuseColumns,
   type Streams,
   splitAtWord,
 } from "./commands/index.js";
@@ -153,7 +154,10 @@ async function run(entry: CommandEntry, words: readonly string[], context: Conte
     writeErr: () => undefined,
     outputError: () => undefined,
   });
-  command.hook("preAction", () => context.useGlobals(readGlobals(command.opts())));
+  command.hook("preAction", () => {
+    refuseColumns(command, title);
+    context.useGlobals(readGlobals(command.opts()));
+  });
   try {
     await command.parseAsync([...words], { from: "user" });
   } catch (error) {

@@ -1,48 +1,43 @@
 /** Changes: their plan instead of them with --dry-run, a question before those that destroy. */
-import { codeOf } from "../errors/index.js";
 import type { Host, Plan } from "../host/index.js";
 import type { Context } from "./context.js";
+import type { DocumentOf } from "./schema/documents.js";
 
 export interface Change<Result> {
-  /** The same in commands of the classic tools; makes the same refusals and changes nothing. */
+  /** The same in commands of the classic tools; makes the same refusals and changes nothing. Empty: nothing to do. */
   readonly plan: (host: Host) => Promise<Plan>;
   /** What is destroyed, `delete thin device 'x'`; asked before it runs. */
   readonly destroys?: string | undefined;
-  /** A missing victim is fine; there is nothing to ask then. */
-  readonly ifExists?: boolean | undefined;
   readonly run: (host: Host) => Promise<Result>;
   /** Prints the result; without it only --json prints. */
   readonly show?: (result: Result) => void | Promise<void>;
-  /** The JSON document, `{"ok": true}` by default. */
-  readonly json?: (result: Result) => unknown;
+  /** The JSON document, `done` by default. */
+  readonly json?: (result: Result) => object;
 }
 
 export async function change<Result>(context: Context, steps: Change<Result>): Promise<void> {
   const host = await context.host();
   if (context.globals.dryRun) {
     const plan = await steps.plan(host);
-    if (context.globals.json) context.json({ plan });
+    if (context.globals.json) context.json({ plan } satisfies DocumentOf<"plan">);
     else context.lines(plan);
     return;
   }
   if (steps.destroys !== undefined && !context.globals.yes) {
     // Ask only for what could be done: an unknown name is reported as that.
-    const isThere = await exists(steps.plan(host), steps.ifExists === true);
-    if (isThere) await context.confirm(steps.destroys);
+    const plan = await steps.plan(host);
+    if (plan.length > 0) await context.confirm(steps.destroys);
   }
   const result = await steps.run(host);
-  if (context.globals.json) context.json(steps.json?.(result) ?? { ok: true });
+  if (context.globals.json) context.json(steps.json?.(result) ?? ({ ok: true } satisfies DocumentOf<"done">));
   else await steps.show?.(result);
 }
 
-async function exists(plan: Promise<Plan>, mayBeMissing: boolean): Promise<boolean> {
-  try {
-    await plan;
-    return true;
-  } catch (error) {
-    if (mayBeMissing && ["ENOENT", "ENXIO", "ENODEV", "ENODATA"].includes(codeOf(error) ?? "")) return false;
-    throw error;
-  }
+/** The plans of several, one after the other. */
+export async function plansOf<T>(all: readonly T[], planOf: (each: T) => Promise<Plan>): Promise<Plan> {
+  const lines: string[] = [];
+  for (const each of all) lines.push(...(await planOf(each)));
+  return lines;
 }
 
 /** Drops the keys whose value is undefined: an option not given is not passed on. */

@@ -71,6 +71,7 @@ export class Context {
   #takesInterrupt = false;
   #globals: Globals = DEFAULT_GLOBALS;
   #host: Promise<Host> | undefined;
+  #ownHost: Promise<Host> | undefined;
   #exitStatus = 0;
   #brokenPipe: Promise<never> | undefined;
 
@@ -127,6 +128,23 @@ export class Context {
 
   async #openHost(): Promise<Host> {
     const openHost = this.#openInProcess ?? (await import("../host/index.js")).openAnyHost;
+    return openHost(this.hostOptions);
+  }
+
+  /** A host of its own, to be closed by who asked: the daemon's where one runs. */
+  async freshHost(): Promise<Host> {
+    if (this.#openInProcess !== undefined) return this.host();
+    return (await import("../host/index.js")).openAnyHost(this.hostOptions);
+  }
+
+  /** A host in this process whatever runs, for what lies in files. */
+  ownHost(): Promise<Host> {
+    this.#ownHost ??= this.#openOwnHost();
+    return this.#ownHost;
+  }
+
+  async #openOwnHost(): Promise<Host> {
+    const openHost = this.#openInProcess ?? (await import("../host/index.js")).openHost;
     return openHost(this.hostOptions);
   }
 
@@ -203,8 +221,8 @@ export class Context {
   }
 
   /** The one document of a command with --json. */
-  json(document: object): void {
-    this.line(JSON.stringify({ version: DOCUMENT_VERSION, ...document }, undefined, 2));
+  json(document: unknown): void {
+    this.line(JSON.stringify({ version: DOCUMENT_VERSION, ...(document as object) }, undefined, 2));
   }
 
   /** Something worth knowing that is not the result. */

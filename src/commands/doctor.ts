@@ -3,6 +3,7 @@ import { Command } from "commander";
 import type { Examination, Finding } from "../host/index.js";
 import type { Palette } from "../ui/index.js";
 import type { Context } from "./context.js";
+import type { DocumentOf } from "./schema/documents.js";
 
 const SOMETHING_WRONG = 3;
 
@@ -16,11 +17,11 @@ export function doctorCommand(context: Context): Command {
       const examination = await host.examine({
         searchPath: context.environment.PATH ?? "",
         isRoot: context.isRoot,
-      });
         devFolder: context.devFolder,
+      });
       const isWell = !examination.findings.some((finding) => finding.severity === "wrong");
       if (!isWell) context.exitWith(SOMETHING_WRONG);
-      if (context.globals.json) context.json({ doctor: { isWell, ...examination } });
+      if (context.globals.json) context.json({ doctor: { isWell, ...examination } } satisfies DocumentOf<"doctor">);
       else context.lines(report(examination, await context.palette("stdout"), context.globals.quiet));
     });
 }

@@ -76,6 +76,30 @@ function longOnly(option: Option): Option {
   return copy;
 }
 
+/** Commands whose result has columns. Those of other families say themselves what they take. */
+const REPORTS = [
+  ...["loop list", "pool list", "pool status", "thin list", "thin usage", "thin map", "thin diff"],
+  ...["device list", "device info", "lsblk"],
+];
+const WITH_REPORTS = ["loop", "pool", "thin", "table", "device"];
+const WITHOUT_REPORTS = ["status", "doctor", "batch", "shell", "completion", "schema"];
+
+/**
+ * Columns asked of a command that has none would be ignored: it is told.
+ * @param title `thin list` @throws UsageError
+ */
+export function refuseColumns(command: Command, title: string): void {
+  const [first = ""] = title.split(" ");
+  if (REPORTS.includes(title) || ![...WITH_REPORTS, ...WITHOUT_REPORTS].includes(first)) return;
+  for (const name of ["output", "sort"]) {
+    const option = command.options.find((each) => each.attributeName() === name);
+    if (option?.helpGroupHeading !== HELP_GROUP || command.opts()[name] === undefined) continue;
+    throw new UsageError(`${title}: prints no columns, --${name} has no meaning`, {
+      hint: `leave --${name} out; see udm ${title} --help`,
+    });
+  }
+}
+
 /** The options as parsed by commander into plain values. */
 export function readGlobals(options: Readonly<Record<string, unknown>>): Globals {
   const text = (key: string) => (typeof options[key] === "string" ? options[key] : undefined);

@@ -173,6 +173,8 @@ export const COMMANDS: readonly CommandEntry[] = [
     "what is wrong, and how to mend it",
     async () => (await import("./doctor.js")).doctorCommand,
   ),
+  entry(undefined, "monitor", "look after pools", async () => (await import("./monitor/monitor.js")).monitorCommand),
+  entry(undefined, "events", "what happened to pools", async () => (await import("./monitor/events.js")).eventsCommand),
   entry(undefined, "batch", "commands of a file", async () => (await import("./batch/command.js")).batchCommand),
   entry(undefined, "shell", "a prompt for commands", async () => (await import("./shell/command.js")).shellCommand),
   entry(

@@ -23,6 +23,8 @@ export const FAMILY_PAGES: Readonly<Record<string, string>> = {
   lsblk: "udm-lsblk.8",
   status: "udm-status.8",
   doctor: "udm-doctor.8",
+  monitor: "udm-monitor.8",
+  events: "udm-events.8",
   batch: "udm-batch.8",
   shell: "udm-shell.8",
   completion: "udm-completion.8",

@@ -14,6 +14,8 @@ export interface Column<Row> {
   readonly kind: "text" | "number" | "bytes" | "percent" | "flag" | "list";
   /** Printed only when asked for. */
   readonly isExtra?: boolean;
+  /** Null in JSON, `-` in text. */
+  readonly mayBeUnknown?: boolean;
   readonly value: (row: Row) => CellValue;
   readonly widthHint?: number;
 }

@@ -6,6 +6,7 @@ import { UsageError } from "../errors/index.js";
 import type { DeviceInfo, Host } from "../host/index.js";
 import type { Context } from "./context.js";
 import { parseSeconds } from "./parse.js";
+import type { DocumentOf } from "./schema/documents.js";
 import { type Dashboard, dashboardLines, type PoolReport, poolReport, poolTrouble } from "./status-view.js";
 
 const DEFAULT_SECONDS = 2;
@@ -22,7 +23,7 @@ export function statusCommand(context: Context): Command {
       const host = await context.host();
       if (options.watch === undefined) {
         const dashboard = await gather(host);
-        if (context.globals.json) context.json({ status: dashboard });
+        if (context.globals.json) context.json({ status: dashboard } satisfies DocumentOf<"status">);
         else context.lines(await draw(context, dashboard));
         return;
       }

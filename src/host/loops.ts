@@ -28,6 +28,7 @@ export function attachLoop(core: Core, request: LoopAttach): Promise<LoopInfo> {
 
 export function planAttachLoop(core: Core, request: LoopAttach): Promise<Plan> {
   return core.view((session) => {
+    if (request.ifNotExists === true && findSame(session, request) !== undefined) return [];
     checkAttach(session, request);
     const file = session.resolvePath(request.file);
     const make = isMissing(file) ? [`truncate -s ${request.sizeBytes} ${quoted(file)}`] : [];
@@ -74,7 +75,7 @@ export function addLoop(
   return record;
 }
 
-function checkAttach(session: Session, request: LoopAttach): void {
+export function checkAttach(session: Session, request: LoopAttach): void {
   const file = session.resolvePath(request.file);
   const { number, sectorBytes, offsetBytes = 0, sizeLimitBytes = 0 } = request;
   if (number !== undefined) {
@@ -142,8 +143,11 @@ export function detachLoop(core: Core, dev: string, options: { readonly ifExists
   });
 }
 
-export function planDetachLoop(core: Core, dev: string): Promise<Plan> {
-  return core.view((session) => [`losetup --detach /dev/loop${checkDetach(session, dev).number}`]);
+export function planDetachLoop(core: Core, dev: string, options: { readonly ifExists?: boolean } = {}): Promise<Plan> {
+  return core.view((session) => {
+    if (options.ifExists === true && session.low.loop(dev) === undefined) return [];
+    return [`losetup --detach /dev/loop${checkDetach(session, dev).number}`];
+  });
 }
 
 function checkDetach(session: Session, dev: string): LoopRecord {

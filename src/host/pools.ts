@@ -98,6 +98,8 @@ export function createPool(core: Core, request: PoolCreate): Promise<PoolCreated
 
 export function planCreatePool(core: Core, request: PoolCreate): Promise<Plan> {
   return core.view(async (session) => {
+    const present = session.registry.find(request.name);
+    if (request.ifNotExists === true && present !== undefined && isPoolRecord(present)) return [];
     const plan = await planCreate(session, request);
     const lines: string[] = [];
     const numbers: string[] = [];
@@ -539,24 +541,8 @@ export function setPool(core: Core, name: string, change: PoolSettings): Promise
   return core.change(`pool set ${name}`, async (session) => {
     const record = getPool(session, name);
     checkSettings(change);
-    const { lowWater, features } = change;
-    if (lowWater !== undefined || features !== undefined) {
-      const line = (record.live ?? record.inactive?.lines)![0]!;
-      const config = poolConfigOf(line);
-      const mark =
-        lowWater === undefined
-          ? config.lowWaterBlocks
-          : lowWaterBlocks(lowWater, line.lengthSectors, config.dataBlockSectors);
-      const next = poolLine({
-        metadata: line.args[0]!,
-        data: line.args[1]!,
-        lengthSectors: line.lengthSectors,
-        blockSectors: config.dataBlockSectors,
-        lowWaterBlocks: mark,
-        features: { ...config.features, ...features },
-      });
-      await replaceTable(session, record.name, next);
-    }
+    const next = settingsLine(record, change);
+    if (next !== undefined) await replaceTable(session, record.name, next);
     const { autoextendThresholdPercent, autoextendPercent, maxSizeBytes, minFreeSpacePercent } = change;
     session.registry.update(record.name, {
       pool: {
@@ -571,7 +557,26 @@ export function setPool(core: Core, name: string, change: PoolSettings): Promise
   });
 }
 
-function checkSettings(change: PoolSettings): void {
+/** The table line of other settings; undefined where only what udm keeps changes. */
+export function settingsLine(record: DeviceRecord, { lowWater, features }: PoolSettings): TargetLine | undefined {
+  if (lowWater === undefined && features === undefined) return undefined;
+  const line = (record.live ?? record.inactive?.lines)![0]!;
+  const config = poolConfigOf(line);
+  const mark =
+    lowWater === undefined
+      ? config.lowWaterBlocks
+      : lowWaterBlocks(lowWater, line.lengthSectors, config.dataBlockSectors);
+  return poolLine({
+    metadata: line.args[0]!,
+    data: line.args[1]!,
+    lengthSectors: line.lengthSectors,
+    blockSectors: config.dataBlockSectors,
+    lowWaterBlocks: mark,
+    features: { ...config.features, ...features },
+  });
+}
+
+export function checkSettings(change: PoolSettings): void {
   const { autoextendThresholdPercent: threshold, autoextendPercent: percent } = change;
   if (threshold !== undefined && (!Number.isInteger(threshold) || threshold < 50 || threshold > 100)) {
     throw new StateError("EINVAL", `autoextend threshold ${threshold} is out of range`, {
@@ -610,8 +615,13 @@ export function removePool(
   });
 }
 
-export function planRemovePool(core: Core, name: string, options: { readonly destroy?: boolean } = {}): Promise<Plan> {
+export function planRemovePool(
+  core: Core,
+  name: string,
+  options: { readonly destroy?: boolean; readonly ifExists?: boolean } = {},
+): Promise<Plan> {
   return core.view((session) => {
+    if (options.ifExists === true && session.registry.find(name) === undefined) return [];
     const { record, metadata, parts } = checkRemove(session, name);
     const remove = `dmsetup remove ${quoted(record.name)}`;
     if (options.destroy !== true) return [remove];

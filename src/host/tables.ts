@@ -6,15 +6,13 @@ import {
   formatConcise,
   MAPPED_MAJOR,
   parseConcise,
-  Registry,
   tableSectors,
   tableTexts,
 } from "../device-registry/index.js";
 import { messageOf, StateError, UdmError } from "../errors/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import type { Core } from "./core.js";
-import type { DeviceInfo, Plan, TableLine, TargetText } from "./host.js";
-import { quoted } from "./plan-text.js";
+import type { DeviceInfo, TableLine, TargetText } from "./host.js";
 import { refuseDeletingActive, stateOf } from "./pools.js";
 import type { Session } from "./session.js";
 import { addThin, findThin, isPoolRecord, soleThinLine } from "./thin-records.js";
@@ -179,7 +177,7 @@ export function restoreTables(core: Core, concise: string): Promise<readonly str
 }
 
 /** Devices behind those that their tables name, by number or by name. */
-function orderByDependency(devices: readonly ConciseDevice[]): readonly ConciseDevice[] {
+export function orderByDependency(devices: readonly ConciseDevice[]): readonly ConciseDevice[] {
   const ordered = new Set<ConciseDevice>();
   const underWay = new Set<ConciseDevice>();
   const visit = (device: ConciseDevice) => {
@@ -256,20 +254,6 @@ export function removeDevice(
       session.save();
     }
     await registry.remove(record.name);
-  });
-}
-
-export function planRemoveDevice(core: Core, name: string): Promise<Plan> {
-  return core.view((session) => {
-    const record = session.registry.get(name);
-    const users = session.registry.usersOf(Registry.numberOf(record));
-    if (users.length > 0) {
-      throw new StateError("EBUSY", `'${record.name}' is in use by ${users.join(", ")}`, {
-        hint: "remove what stands on it first, or use --deferred",
-      });
-    }
-    session.registry.refuseInUse(record);
-    return [`dmsetup remove ${quoted(record.name)}`];
   });
 }
 

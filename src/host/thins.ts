@@ -1,5 +1,12 @@
 /** Thin devices: made, snapped, deleted, shown under a name, sized. */
-import { type DeviceRecord, type Intent, parseName, Registry, type ThinRecord } from "../device-registry/index.js";
+import {
+  type DeviceRecord,
+  formatTable,
+  type Intent,
+  parseName,
+  Registry,
+  type ThinRecord,
+} from "../device-registry/index.js";
 import { IoError, SpaceError, StateError } from "../errors/index.js";
 import { MAX_DEVICE_ID, type TargetLine } from "../targets/index.js";
 import type { Pool } from "../thin/index.js";
@@ -51,11 +58,17 @@ export function snapThin(core: Core, request: ThinSnap): Promise<void> {
 }
 
 export function planCreateThin(core: Core, request: ThinCreate): Promise<Plan> {
-  return core.change("thin create --dry-run", async (session) => newThinCommands(await planCreate(session, request)));
+  return core.change("thin create --dry-run", async (session) => {
+    if (request.ifNotExists === true && isThin(session, request.name)) return [];
+    return newThinCommands(await planCreate(session, request));
+  });
 }
 
 export function planSnapThin(core: Core, request: ThinSnap): Promise<Plan> {
-  return core.change("thin snap --dry-run", async (session) => newThinCommands(await planSnap(session, request)));
+  return core.change("thin snap --dry-run", async (session) => {
+    if (request.ifNotExists === true && isThin(session, request.name)) return [];
+    return newThinCommands(await planSnap(session, request));
+  });
 }
 
 function newThinCommands({ pool, thin, message, origin }: NewThin): Plan {
@@ -261,9 +274,20 @@ export function deleteThin(
   });
 }
 
-export function planDeleteThin(core: Core, target: string): Promise<Plan> {
+export function planDeleteThin(
+  core: Core,
+  target: string,
+  options: { readonly deferred?: boolean; readonly ifExists?: boolean } = {},
+): Promise<Plan> {
   return core.change("thin delete --dry-run", async (session) => {
+    if (options.ifExists === true && !isKnown(session, target)) return [];
     const found = findThin(session, target);
+    if (options.deferred === true && isInUse(session, found)) {
+      return [
+        `dmsetup remove --deferred ${quoted(found.device!.name)}`,
+        `# when its last user has gone: dmsetup message /dev/mapper/${quoted(found.pool.name)} 0 "delete ${found.id}"`,
+      ];
+    }
     await planDelete(session, found);
     return [
       ...(found.device === undefined ? [] : [`dmsetup remove ${quoted(found.device.name)}`]),
@@ -326,34 +350,60 @@ export function activateThin(
 ): Promise<void> {
   return core.change(`thin activate ${name}`, async (session) => {
     if (options.ifNotExists === true && isThin(session, name)) return;
-    const found = findThin(session, target);
-    const plain = parseName(name);
-    if (found.device !== undefined) {
-      throw new StateError("EBUSY", `'${found.label}' is active as '${found.device.name}'`, {
-        hint: `udm thin rename ${found.device.name} ${plain}`,
-      });
-    }
-    if (plain !== found.thin?.name) refuseNameInUse(session, plain);
-    const { pool, isSuspended } = await session.registry.openPool(found.pool.name);
-    if (isSuspended) {
-      throw new StateError("EBUSY", `pool '${found.pool.name}' is suspended`, {
-        hint: `udm table resume ${found.pool.name}`,
-      });
-    }
-    refuseUnknown(pool, found);
-    const sizeBytes = checkSize(options.sizeBytes ?? found.thin?.sizeBytes ?? (await guessSize(pool, found)));
-    const thin: ThinRecord = {
-      readOnly: false,
-      deleteWhenClosed: false,
-      ...found.thin,
-      id: found.id,
-      name: plain,
-      sizeBytes,
-      creationTime: pool.metadata.details(found.id).creationTime,
-    };
-    await showThin(session, found.pool, thin);
-    addThin(session, found.pool.name, thin);
+    const { pool, thin } = await planActivate(session, { target, name, sizeBytes: options.sizeBytes });
+    await showThin(session, pool, thin);
+    addThin(session, pool.name, thin);
   });
+}
+
+export function planActivateThin(
+  core: Core,
+  target: string,
+  name: string,
+  options: { readonly sizeBytes?: number; readonly ifNotExists?: boolean } = {},
+): Promise<Plan> {
+  return core.change("thin activate --dry-run", async (session) => {
+    if (options.ifNotExists === true && isThin(session, name)) return [];
+    const { pool, thin } = await planActivate(session, { target, name, sizeBytes: options.sizeBytes });
+    const line = thinLine(`/dev/mapper/${pool.name}`, thin);
+    return [dmsetupCreate(thin.name, formatTable([line]), { readOnly: thin.readOnly })];
+  });
+}
+
+async function planActivate(
+  session: Session,
+  {
+    target,
+    name,
+    sizeBytes: wanted,
+  }: { readonly target: string; readonly name: string; readonly sizeBytes: number | undefined },
+): Promise<{ readonly pool: DeviceRecord; readonly thin: ThinRecord }> {
+  const found = findThin(session, target);
+  const plain = parseName(name);
+  if (found.device !== undefined) {
+    throw new StateError("EBUSY", `'${found.label}' is active as '${found.device.name}'`, {
+      hint: `udm thin rename ${found.device.name} ${plain}`,
+    });
+  }
+  if (plain !== found.thin?.name) refuseNameInUse(session, plain);
+  const { pool, isSuspended } = await session.registry.openPool(found.pool.name);
+  if (isSuspended) {
+    throw new StateError("EBUSY", `pool '${found.pool.name}' is suspended`, {
+      hint: `udm table resume ${found.pool.name}`,
+    });
+  }
+  refuseUnknown(pool, found);
+  const sizeBytes = checkSize(wanted ?? found.thin?.sizeBytes ?? (await guessSize(pool, found)));
+  const thin: ThinRecord = {
+    readOnly: false,
+    deleteWhenClosed: false,
+    ...found.thin,
+    id: found.id,
+    name: plain,
+    sizeBytes,
+    creationTime: pool.metadata.details(found.id).creationTime,
+  };
+  return { pool: found.pool, thin };
 }
 
 /** A pool does not know how large its devices are: the file system on one does, else what is mapped tells the least. */
@@ -385,6 +435,23 @@ export function deactivateThin(core: Core, name: string, options: { readonly ifE
   });
 }
 
+export function planDeactivateThin(
+  core: Core,
+  name: string,
+  options: { readonly ifExists?: boolean } = {},
+): Promise<Plan> {
+  return core.view((session) => {
+    const isMissing = options.ifExists === true && !isKnown(session, name);
+    const found = isMissing ? undefined : findThin(session, name);
+    if (found?.device === undefined) {
+      if (found === undefined || options.ifExists === true) return [];
+      throw new StateError("ENXIO", `'${found.label}' is not active`, { hint: "udm thin list shows what is" });
+    }
+    session.registry.refuseInUse(found.device);
+    return [`dmsetup remove ${quoted(found.device.name)}`];
+  });
+}
+
 /** Keeps name and size of a thin device, also of one that was made by a table. */
 async function rememberThin(session: Session, found: FoundThin): Promise<void> {
   if (found.thin !== undefined || found.device === undefined) return;
@@ -404,15 +471,28 @@ async function rememberThin(session: Session, found: FoundThin): Promise<void> {
 
 export function renameThin(core: Core, oldName: string, newName: string): Promise<void> {
   return core.change(`thin rename ${oldName}`, (session) => {
-    const found = findThin(session, oldName);
-    const name = parseName(newName, "new name");
-    refuseNameInUse(session, name);
+    const { found, name } = planRename(session, oldName, newName);
     if (found.device !== undefined) session.registry.rename(found.device.name, name);
     if (found.thin !== undefined) addThin(session, found.pool.name, { ...found.thin, name });
-    if (found.device === undefined && found.thin === undefined) {
-      throw new StateError("ENXIO", `'${oldName}' has no name yet`, { hint: `udm thin activate ${oldName} ${name}` });
-    }
   });
+}
+
+export function planRenameThin(core: Core, oldName: string, newName: string): Promise<Plan> {
+  return core.view((session) => {
+    const { found, name } = planRename(session, oldName, newName);
+    if (found.device === undefined) return ["# it is not active: only the name that udm keeps changes"];
+    return [`dmsetup rename ${quoted(found.device.name)} ${quoted(name)}`];
+  });
+}
+
+function planRename(session: Session, oldName: string, newName: string) {
+  const found = findThin(session, oldName);
+  const name = parseName(newName, "new name");
+  refuseNameInUse(session, name);
+  if (found.device === undefined && found.thin === undefined) {
+    throw new StateError("ENXIO", `'${oldName}' has no name yet`, { hint: `udm thin activate ${oldName} ${name}` });
+  }
+  return { found, name };
 }
 
 // Size
@@ -428,8 +508,11 @@ export function resizeThin(core: Core, name: string, target: SizeTarget): Promis
 export function planResizeThin(core: Core, name: string, target: SizeTarget): Promise<Plan> {
   return core.view((session) => {
     const { found, line } = planResize(session, name, target);
-    if (line === undefined || found.device === undefined) return [];
-    return dmsetupReload(found.device.name, `0 ${line.lengthSectors} thin ${line.args.join(" ")}`);
+    if (line === undefined || found.device === undefined)
+      return ["# it is not active: only the size that udm keeps changes"];
+    const table = formatTable([{ ...line, args: [`/dev/mapper/${found.pool.name}`, ...line.args.slice(1)] }]);
+    if (found.device.suspended) return [`dmsetup reload ${quoted(found.device.name)} --table '${table.trimEnd()}'`];
+    return dmsetupReload(found.device.name, table);
   });
 }
 
@@ -473,27 +556,7 @@ async function reload(session: Session, record: DeviceRecord, line: TargetLine):
 export function rollbackThin(core: Core, name: string, snapshot: string): Promise<void> {
   return core.change(`thin rollback ${name}`, async (session) => {
     const { registry } = session;
-    const found = findThin(session, name);
-    const from = findThin(session, snapshot);
-    if (found.pool.name !== from.pool.name) {
-      throw new StateError(
-        "EINVAL",
-        `'${from.label}' is in pool '${from.pool.name}', '${found.label}' in '${found.pool.name}'`,
-        {
-          hint: "a device goes back to a snapshot in its own pool",
-        },
-      );
-    }
-    if (found.id === from.id) {
-      throw new StateError("EINVAL", `'${from.label}' is the device itself`, { hint: "name one of its snapshots" });
-    }
-    if (found.device?.suspended === true) {
-      throw new StateError("EBUSY", `'${found.label}' is suspended`, { hint: `udm table resume ${found.label}` });
-    }
-    const pool = await openForThins(session, found.pool);
-    refuseUnknown(pool, found);
-    refuseUnknown(pool, from);
-    const newId = await chooseId(pool, found.pool, undefined);
+    const { found, from, pool, newId } = await planRollback(session, name, snapshot);
     const poolName = found.pool.name;
     const making = session.announce({ kind: "rollback", pool: poolName, newId });
     session.step("announced");
@@ -512,6 +575,51 @@ export function rollbackThin(core: Core, name: string, snapshot: string): Promis
     session.step("deleted");
     session.fulfilled(leftOver);
   });
+}
+
+export function planRollbackThin(core: Core, name: string, snapshot: string): Promise<Plan> {
+  return core.change("thin rollback --dry-run", async (session) => {
+    const { found, from, newId } = await planRollback(session, name, snapshot);
+    const pool = `/dev/mapper/${quoted(found.pool.name)}`;
+    const line = found.device === undefined ? undefined : soleThinLine(found.device)!;
+    const table =
+      line === undefined
+        ? undefined
+        : formatTable([{ ...line, args: [`/dev/mapper/${found.pool.name}`, String(newId), ...line.args.slice(2)] }]);
+    const source = from.device === undefined || from.device.suspended ? undefined : quoted(from.device.name);
+    return [
+      ...(source === undefined ? [] : [`dmsetup suspend ${source}`]),
+      `dmsetup message ${pool} 0 "create_snap ${newId} ${from.id}"`,
+      ...(source === undefined ? [] : [`dmsetup resume ${source}`]),
+      ...(table === undefined ? [] : dmsetupReload(found.device!.name, table)),
+      `dmsetup message ${pool} 0 "delete ${found.id}"`,
+    ];
+  });
+}
+
+async function planRollback(session: Session, name: string, snapshot: string) {
+  const found = findThin(session, name);
+  const from = findThin(session, snapshot);
+  if (found.pool.name !== from.pool.name) {
+    throw new StateError(
+      "EINVAL",
+      `'${from.label}' is in pool '${from.pool.name}', '${found.label}' in '${found.pool.name}'`,
+      {
+        hint: "a device goes back to a snapshot in its own pool",
+      },
+    );
+  }
+  if (found.id === from.id) {
+    throw new StateError("EINVAL", `'${from.label}' is the device itself`, { hint: "name one of its snapshots" });
+  }
+  if (found.device?.suspended === true) {
+    throw new StateError("EBUSY", `'${found.label}' is suspended`, { hint: `udm table resume ${found.label}` });
+  }
+  const pool = await openForThins(session, found.pool);
+  refuseUnknown(pool, found);
+  refuseUnknown(pool, from);
+  const newId = await chooseId(pool, found.pool, undefined);
+  return { found, from, pool, newId };
 }
 
 function takePlace(session: Session, found: FoundThin, newId: number, creationTime: number): void {

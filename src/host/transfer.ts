@@ -24,7 +24,7 @@ function openerOf(name: string): (session: Session) => Promise<MappedDevice> {
   return (session) => openDevice(session, name);
 }
 
-async function openDevice(session: Session, name: string): Promise<MappedDevice> {
+export async function openDevice(session: Session, name: string): Promise<MappedDevice> {
   if (session.registry.find(name) === undefined) {
     const owner = nameOwner(session, name);
     throw new StateError("ENXIO", owner === undefined ? `no device '${name}'` : `'${name}' is not active`, {
@@ -39,7 +39,7 @@ interface Range {
   readonly to: number;
 }
 
-function rangeOf(device: BlockDevice, options: TransferOptions): Range {
+export function rangeOf(device: BlockDevice, options: TransferOptions): Range {
   const from = options.offsetBytes ?? 0;
   const to = options.lengthBytes === undefined ? device.sizeBytes : from + options.lengthBytes;
   if (from < 0 || from > device.sizeBytes || to < from || to > device.sizeBytes) {
@@ -116,7 +116,7 @@ export function writeDevice(
   });
 }
 
-function refuseWriting(device: BlockDevice, name: string): void {
+export function refuseWriting(device: BlockDevice, name: string): void {
   if (device.isReadOnly)
     throw new IoError("EROFS", `'${name}' is read-only`, { hint: "make a snapshot of it to write to" });
 }
@@ -271,21 +271,24 @@ export function trimDevice(
   return core.use(`trim ${name}`, open, async (device) => {
     refuseWriting(device, name);
     const { from, to } = rangeOf(device, options);
-    if (from % SECTOR_BYTES !== 0 || to % SECTOR_BYTES !== 0) {
-      throw new StateError("EINVAL", "offset and length of a discard are multiples of 512", { hint: "round them" });
-    }
+    refuseDiscard(device, name, { from, to });
     const unit = device.discardGranularityBytes;
-    if (unit === 0) {
-      throw new StateError("EOPNOTSUPP", `'${name}' does not discard`, {
-        hint: "its pool has ignore_discard, or what it stands on cannot discard",
-      });
-    }
     const before = await dataBytesOf(device, from, to);
     if (options.zeroes === true) await discardZeroes(device, { from, to }, unit);
     else await device.discard(from, to - from);
     await device.flush();
     const after = await dataBytesOf(device, from, to);
     return { trimmedBytes: !isThin && options.zeroes !== true ? to - from : before - after };
+  });
+}
+
+export function refuseDiscard(device: BlockDevice, name: string, { from, to }: Range): void {
+  if (from % SECTOR_BYTES !== 0 || to % SECTOR_BYTES !== 0) {
+    throw new StateError("EINVAL", "offset and length of a discard are multiples of 512", { hint: "round them" });
+  }
+  if (device.discardGranularityBytes > 0) return;
+  throw new StateError("EOPNOTSUPP", `'${name}' does not discard`, {
+    hint: "its pool has ignore_discard, or what it stands on cannot discard",
   });
 }
 

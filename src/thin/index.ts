@@ -4,6 +4,7 @@ export { type DiffKind, diffDevices } from "./diff.js";
 export { findSharers, findWriter, type Location, locateMapping, type PathStep, type Sharers } from "./locate.js";
 export { Lookup, type MetadataRoots, metadataBlocksOf, type OpenDevice, ThinMetadata } from "./metadata.js";
 export { formatPoolStatus, Pool, type PoolOptions, type UsageMark } from "./pool.js";
+export { type PoolMessage, parsePoolMessage } from "./pool-message.js";
 export { hasThinMagic, isBlank, SUPERBLOCK, SUPERBLOCK_VALIDATOR } from "./superblock.js";
 export { type Sharing, ThinDevice, type ThinOptions } from "./thin-device.js";
 export * from "./tools/index.js";

@@ -1,9 +1,7 @@
 /** What a batch tells of its lines: their output as it is, or one JSON document that grows line by line. */
 import type { Context, Failure } from "../context.js";
+import { DOCUMENT_VERSION } from "../document-version.js";
 import type { CommandLine } from "./line-reader.js";
-
-/** Version of the JSON document. */
-const VERSION = 1;
 
 export interface Outcome {
   readonly line: CommandLine;
@@ -55,7 +53,7 @@ export class BatchReport {
 
   #begin(): void {
     if (this.#isBegun) return;
-    this.#context.streams.stdout.write(`{"version": ${VERSION}, "atomic": ${this.#isAtomic}, "lines": [`);
+    this.#context.streams.stdout.write(`{"version": ${DOCUMENT_VERSION}, "atomic": ${this.#isAtomic}, "lines": [`);
     this.#isBegun = true;
   }
 

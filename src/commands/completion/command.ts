@@ -1,6 +1,7 @@
 /** `udm completion`: a script that teaches a shell udm's words. */
 import { Argument, Command } from "commander";
 import type { Context } from "../context.js";
+import type { DocumentOf } from "../schema/documents.js";
 import { bashScript } from "./bash.js";
 import { fishScript } from "./fish.js";
 import { commandSpecs } from "./specs.js";
@@ -14,7 +15,8 @@ export function completionCommand(context: Context): Command {
     .addArgument(new Argument("<shell>", "bash, zsh or fish").choices(Object.keys(SCRIPTS)))
     .action(async (shell: keyof typeof SCRIPTS) => {
       const lines = SCRIPTS[shell](await commandSpecs(context));
-      if (context.globals.json) context.json({ shell, script: `${lines.join("\n")}\n` });
+      if (context.globals.json)
+        context.json({ completion: { shell, script: `${lines.join("\n")}\n` } } satisfies DocumentOf<"completion">);
       else context.lines(lines);
     });
 }

@@ -2,9 +2,9 @@
 import { stat } from "node:fs/promises";
 import { Command } from "commander";
 import { UsageError } from "../../errors/index.js";
-import { change, quoted } from "../change.js";
+import { change } from "../change.js";
 import type { Context } from "../context.js";
-import { shellDevice } from "./target.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export function exportCommand(context: Context): Command {
   return new Command("export")
@@ -22,10 +22,7 @@ export function exportCommand(context: Context): Command {
       }
       const isBlockDevice = file !== "-" && (await stat(file).catch(() => undefined))?.isBlockDevice() === true;
       await change(context, {
-        plan: async (host) => {
-          const device = await shellDevice(host, name);
-          return [file === "-" ? `cat ${device}` : `cp --sparse=always ${device} ${quoted(file)}`];
-        },
+        plan: (host) => host.plan.transfer("export", name, { file }),
         destroys: isBlockDevice ? `overwrite block device '${file}'` : undefined,
         run: async (host) => {
           const bar = context.progress(`export ${name}`);
@@ -37,7 +34,7 @@ export function exportCommand(context: Context): Command {
             bar.finish();
           }
         },
-        json: (done) => ({ exported: done }),
+        json: (done) => ({ exported: done }) satisfies DocumentOf<"exported">,
       });
     });
 }

@@ -1,9 +1,9 @@
 /** `udm thin import`, `udm device import`: a whole image onto a mapped device, holes kept as holes. */
 import { Command } from "commander";
 import { UsageError } from "../../errors/index.js";
-import { change, quoted } from "../change.js";
+import { change } from "../change.js";
 import type { Context } from "../context.js";
-import { shellDevice } from "./target.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export function importCommand(context: Context): Command {
   return new Command("import")
@@ -17,11 +17,7 @@ export function importCommand(context: Context): Command {
         throw new UsageError("import: standard input cannot be read twice", { hint: "leave --verify out" });
       }
       await change(context, {
-        plan: async (host) => {
-          const device = await shellDevice(host, name);
-          const source = file === "-" ? "" : `if=${quoted(file)} `;
-          return [`dd ${source}of=${device} bs=64k iflag=fullblock conv=sparse,notrunc,fsync`];
-        },
+        plan: (host) => host.plan.transfer("import", name, { file }),
         run: async (host) => {
           const bar = context.progress(`import ${name}`);
           try {
@@ -31,7 +27,7 @@ export function importCommand(context: Context): Command {
             bar.finish();
           }
         },
-        json: (done) => ({ imported: done }),
+        json: (done) => ({ imported: done }) satisfies DocumentOf<"imported">,
       });
     });
 }

@@ -4,7 +4,7 @@ import { formatBytes } from "../../units/index.js";
 import { change, defined } from "../change.js";
 import type { Context } from "../context.js";
 import { sizeOf } from "../parse.js";
-import { shellDevice } from "./target.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 interface TrimOptions {
   readonly offset?: number;
@@ -23,16 +23,17 @@ export function trimCommand(context: Context): Command {
       const { offset = 0, length, zeroes = false } = options;
       const stretch = `${length === undefined ? "everything" : formatBytes(length)} from ${formatBytes(offset)} on`;
       await change(context, {
-        plan: async (host) => {
-          const device = await shellDevice(host, name);
-          const words = length === undefined ? "" : ` --length ${length}`;
-          return [`blkdiscard --offset ${offset}${words} ${device}${zeroes ? "  # only blocks of zeros" : ""}`];
-        },
+        plan: (host) =>
+          host.plan.transfer(
+            "trim",
+            name,
+            defined({ offsetBytes: options.offset, lengthBytes: length, zeroes: options.zeroes }),
+          ),
         destroys: zeroes ? undefined : `discard ${stretch} of '${name}'`,
         run: (host) =>
           host.trimDevice(name, defined({ offsetBytes: options.offset, lengthBytes: length, zeroes: options.zeroes })),
         show: (done) => context.note(`trimmed ${formatBytes(done.trimmedBytes)}`),
-        json: (trimmed) => ({ trimmed }),
+        json: (trimmed) => ({ trimmed }) satisfies DocumentOf<"trimmed">,
       });
     });
 }

@@ -3,7 +3,7 @@ import { Command, Option } from "commander";
 import { change, defined } from "../change.js";
 import type { Context } from "../context.js";
 import { sizeOf } from "../parse.js";
-import { shellDevice } from "./target.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export function writeCommand(context: Context): Command {
   return new Command("write")
@@ -12,14 +12,9 @@ export function writeCommand(context: Context): Command {
     .addOption(new Option("--offset <size>", "start here").argParser(sizeOf("offset")))
     .action(async (name: string, options: { readonly offset?: number }) => {
       await change(context, {
-        plan: async (host) => {
-          const device = await shellDevice(host, name);
-          return [
-            `dd of=${device} bs=64k iflag=fullblock oflag=seek_bytes seek=${options.offset ?? 0} conv=notrunc,fsync`,
-          ];
-        },
+        plan: (host) => host.plan.transfer("write", name, defined({ offsetBytes: options.offset })),
         run: (host) => host.writeDevice(name, context.streams.stdin, defined({ offsetBytes: options.offset })),
-        json: (bytes) => ({ written: bytes }),
+        json: (bytes) => ({ written: bytes }) satisfies DocumentOf<"written">,
       });
     });
 }

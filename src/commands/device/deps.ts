@@ -1,6 +1,7 @@
 /** `udm device deps`: what a device's live table stands on. */
 import { Command } from "commander";
 import type { Context } from "../context.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export function depsCommand(context: Context): Command {
   return new Command("deps")
@@ -10,7 +11,7 @@ export function depsCommand(context: Context): Command {
       const host = await context.host();
       const { deps } = await host.deviceInfo(name);
       if (context.globals.json) {
-        context.json({ deps });
+        context.json({ deps } satisfies DocumentOf<"deps">);
         return;
       }
       const pairs = deps.map((dep) => ` (${dep.replace(":", ", ")})`);

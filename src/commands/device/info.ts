@@ -12,7 +12,7 @@ export function infoCommand(context: Context): Command {
     .action(async (name: string | undefined) => {
       const host = await context.host();
       const devices = name === undefined ? await host.listDevices() : [await host.deviceInfo(name)];
-      if (context.globals.json || context.globals.output !== undefined) {
+      if (context.globals.json || context.globals.output !== undefined || context.globals.sort !== undefined) {
         await printReport(context, { noun: "devices", columns: DEVICE_COLUMNS, rows: devices });
         return;
       }

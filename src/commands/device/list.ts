@@ -4,7 +4,7 @@ import type { DeviceInfo } from "../../host/index.js";
 import type { Context } from "../context.js";
 import { type Column, printReport } from "../report.js";
 
-export const DEVICE_COLUMNS: readonly Column<DeviceInfo>[] = [
+export const DEVICE_COLUMNS = [
   { heading: "NAME", key: "name", kind: "text", value: (device) => device.name },
   { heading: "MAJ:MIN", key: "device", kind: "text", value: (device) => `${device.major}:${device.minor}` },
   { heading: "STAT", key: "attributes", kind: "text", value: attributes },
@@ -18,7 +18,7 @@ export const DEVICE_COLUMNS: readonly Column<DeviceInfo>[] = [
   { heading: "RO", key: "readOnly", kind: "flag", isExtra: true, value: (device) => device.readOnly },
   { heading: "DEPS", key: "deps", kind: "list", isExtra: true, value: (device) => device.deps },
   { heading: "DEFERRED", key: "deferredRemove", kind: "flag", isExtra: true, value: (device) => device.deferredRemove },
-];
+] as const satisfies readonly Column<DeviceInfo>[];
 
 /** The four letters of `dmsetup info -c`: live, inactive, suspended, writable or read-only. */
 export function attributes(device: DeviceInfo): string {

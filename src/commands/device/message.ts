@@ -1,8 +1,9 @@
 /** `udm device message`: a message to the target at a sector. */
 import { Argument, Command } from "commander";
-import { change, quoted } from "../change.js";
+import { change } from "../change.js";
 import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export function messageCommand(context: Context): Command {
   return new Command("message")
@@ -12,15 +13,12 @@ export function messageCommand(context: Context): Command {
     .argument("<word...>", "the message")
     .action(async (name: string, sector: number, words: readonly string[]) => {
       await change(context, {
-        plan: async (host) => {
-          await host.deviceInfo(name);
-          return [`dmsetup message ${quoted(name)} ${sector} ${words.map(quoted).join(" ")}`];
-        },
+        plan: (host) => host.plan.deviceMessage(name, sector, words),
         run: (host) => host.deviceMessage(name, sector, words),
         show: (answer) => {
           if (answer !== undefined && answer !== "") context.line(answer);
         },
-        json: (answer) => ({ answer: answer ?? null }),
+        json: (answer) => ({ answer: answer ?? null }) satisfies DocumentOf<"answer">,
       });
     });
 }

@@ -1,6 +1,6 @@
 /** `udm device remove`: take mapped devices away; what they map stays. */
 import { Command } from "commander";
-import { change } from "../change.js";
+import { change, plansOf } from "../change.js";
 import type { Context } from "../context.js";
 import { ifExistsOption } from "../options.js";
 
@@ -24,11 +24,7 @@ export function removeCommand(context: Context): Command {
         ifExists: options.ifExists === true,
       };
       await change(context, {
-        plan: async (host) => {
-          const plans: string[] = [];
-          for (const name of names) plans.push(...(await host.plan.removeDevice(name)));
-          return plans;
-        },
+        plan: (host) => plansOf(names, (each) => host.plan.removeDevice(each, how)),
         run: async (host) => {
           for (const name of names) await host.removeDevice(name, how);
         },

@@ -1,6 +1,6 @@
 /** `udm device rename`: another name for a mapped device. */
 import { Command } from "commander";
-import { change, quoted } from "../change.js";
+import { change } from "../change.js";
 import type { Context } from "../context.js";
 
 export function renameCommand(context: Context): Command {
@@ -10,10 +10,7 @@ export function renameCommand(context: Context): Command {
     .argument("<new>", "its name from now on")
     .action(async (oldName: string, newName: string) => {
       await change(context, {
-        plan: async (host) => {
-          await host.deviceInfo(oldName);
-          return [`dmsetup rename ${quoted(oldName)} ${quoted(newName)}`];
-        },
+        plan: (host) => host.plan.renameDevice(oldName, newName),
         run: (host) => host.renameDevice(oldName, newName),
       });
     });

@@ -3,6 +3,7 @@ import { Argument, Command, Option } from "commander";
 import { defined } from "../change.js";
 import type { Context } from "../context.js";
 import { countOf, parseSeconds } from "../parse.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export function waitCommand(context: Context): Command {
   return new Command("wait")
@@ -14,7 +15,7 @@ export function waitCommand(context: Context): Command {
       const host = await context.host();
       const timeoutMs = options.timeout === undefined ? undefined : options.timeout * 1000;
       const event = await host.waitDevice(name, defined({ eventNr, timeoutMs }));
-      if (context.globals.json) context.json({ event });
+      if (context.globals.json) context.json({ event } satisfies DocumentOf<"event">);
       else context.line(String(event));
     });
 }

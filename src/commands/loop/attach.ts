@@ -1,9 +1,10 @@
 /** `udm loop attach`: give a file, or a part of it, a number in tables. */
 import { Command, Option } from "commander";
-import { change, defined, quoted } from "../change.js";
+import { change, defined } from "../change.js";
 import type { Context } from "../context.js";
 import { ifNotExistsOption } from "../options.js";
 import { countOf, positiveSizeOf, sizeOf } from "../parse.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 interface AttachOptions {
   readonly size?: number;
@@ -49,10 +50,10 @@ export function attachCommand(context: Context): Command {
       });
       if (options.kernel === true) {
         await change(context, {
-          plan: async () => kernelPlan(request),
+          plan: (host) => host.plan.attachKernelLoop(request),
           run: (host) => host.attachKernelLoop(request),
           show: (path) => context.line(path),
-          json: (path) => ({ kernelLoop: { path } }),
+          json: (path) => ({ kernelLoop: { path } }) satisfies DocumentOf<"kernelLoop">,
         });
         return;
       }
@@ -60,25 +61,7 @@ export function attachCommand(context: Context): Command {
         plan: (host) => host.plan.attachLoop(request),
         run: (host) => host.attachLoop(request),
         show: (loop) => context.line(loop.dev),
-        json: (loop) => ({ loop }),
+        json: (loop) => ({ loop }) satisfies DocumentOf<"loop">,
       });
     });
-}
-
-function kernelPlan(request: {
-  readonly file: string;
-  readonly sizeBytes?: number;
-  readonly offsetBytes?: number;
-  readonly sizeLimitBytes?: number;
-  readonly readOnly?: boolean;
-  readonly sectorBytes?: number;
-}): readonly string[] {
-  const words = ["losetup", "--find", "--show"];
-  if (request.readOnly === true) words.push("--read-only");
-  if (request.offsetBytes !== undefined) words.push("--offset", String(request.offsetBytes));
-  if (request.sizeLimitBytes !== undefined) words.push("--sizelimit", String(request.sizeLimitBytes));
-  if (request.sectorBytes !== undefined) words.push("--sector-size", String(request.sectorBytes));
-  const attach = [...words, quoted(request.file)].join(" ");
-  if (request.sizeBytes === undefined) return [attach];
-  return [`truncate -s ${request.sizeBytes} ${quoted(request.file)}`, attach];
 }

@@ -1,7 +1,7 @@
 /** `udm loop detach`: forget loop devices; their files stay. */
 import { Command } from "commander";
 import { UsageError } from "../../errors/index.js";
-import { change } from "../change.js";
+import { change, plansOf } from "../change.js";
 import type { Context } from "../context.js";
 import { ifExistsOption } from "../options.js";
 
@@ -18,11 +18,7 @@ export function detachCommand(context: Context): Command {
       const victims = options.all === true ? await unusedLoops(context) : devs;
       const ifExists = options.ifExists === true;
       await change(context, {
-        plan: async (host) => {
-          const plans: string[] = [];
-          for (const dev of victims) plans.push(...(await host.plan.detachLoop(dev)));
-          return plans;
-        },
+        plan: (host) => plansOf(victims, (each) => host.plan.detachLoop(each, { ifExists })),
         run: async (host) => {
           for (const dev of victims) await host.detachLoop(dev, { ifExists });
         },

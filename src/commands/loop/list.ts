@@ -5,7 +5,7 @@ import type { LoopInfo } from "../../host/index.js";
 import type { Context } from "../context.js";
 import { type Column, printReport } from "../report.js";
 
-export const LOOP_COLUMNS: readonly Column<LoopInfo>[] = [
+export const LOOP_COLUMNS = [
   { heading: "NAME", key: "name", kind: "text", value: (loop) => `loop${loop.number}` },
   { heading: "SIZELIMIT", key: "sizeLimit", kind: "number", value: (loop) => loop.sizeLimitBytes },
   { heading: "OFFSET", key: "offset", kind: "number", value: (loop) => loop.offsetBytes },
@@ -17,7 +17,7 @@ export const LOOP_COLUMNS: readonly Column<LoopInfo>[] = [
   { heading: "USED-BY", key: "usedBy", kind: "list", value: (loop) => loop.usedBy },
   { heading: "MAJ:MIN", key: "device", kind: "text", isExtra: true, value: (loop) => loop.dev },
   { heading: "SIZE", key: "size", kind: "bytes", isExtra: true, value: (loop) => loop.sizeBytes },
-];
+] as const satisfies readonly Column<LoopInfo>[];
 
 export function listCommand(context: Context): Command {
   return new Command("list")

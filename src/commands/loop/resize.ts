@@ -3,6 +3,7 @@ import { Argument, Command } from "commander";
 import { change } from "../change.js";
 import type { Context } from "../context.js";
 import { positiveSizeOf } from "../parse.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export function resizeCommand(context: Context): Command {
   return new Command("resize")
@@ -13,7 +14,7 @@ export function resizeCommand(context: Context): Command {
       await change(context, {
         plan: (host) => host.plan.resizeLoop(dev, size),
         run: (host) => host.resizeLoop(dev, size),
-        json: (loop) => ({ loop }),
+        json: (loop) => ({ loop }) satisfies DocumentOf<"loop">,
       });
     });
 }

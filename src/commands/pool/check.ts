@@ -5,8 +5,9 @@ import type { PoolInfo } from "../../host/index.js";
 import { percentOf } from "../../ui/index.js";
 import type { Context } from "../context.js";
 import { percentArgument } from "../parse.js";
+import type { DocumentOf } from "../schema/documents.js";
 
-const WORDS = ["OK", "WARNING", "CRITICAL", "UNKNOWN"];
+const WORDS = ["OK", "WARNING", "CRITICAL", "UNKNOWN"] as const;
 
 export function checkCommand(context: Context): Command {
   return new Command("check")
@@ -27,14 +28,17 @@ export function checkCommand(context: Context): Command {
       try {
         pool = await (await context.host()).poolStatus(name);
       } catch (error) {
-        context.line(`POOL UNKNOWN - ${name}: ${messageOf(error)}`);
-        context.exitWith(3);
+        const check = { pool: name, verdict: WORDS[3], status: 3, text: messageOf(error), performance: "" };
+        context.exitWith(check.status);
+        if (context.globals.json) context.json({ check } satisfies DocumentOf<"check">);
+        else context.line(`POOL UNKNOWN - ${name}: ${check.text}`);
         return;
       }
       const verdict = judge(pool, limits);
       const word = WORDS[verdict.status] ?? "UNKNOWN";
       context.exitWith(verdict.status);
-      if (context.globals.json) context.json({ check: { pool: name, verdict: word, ...verdict } });
+      if (context.globals.json)
+        context.json({ check: { pool: name, verdict: word, ...verdict } } satisfies DocumentOf<"check">);
       else context.line(`POOL ${word} - ${name}: ${verdict.text} | ${verdict.performance}`);
     });
 }

@@ -31,7 +31,7 @@ export function featureWords(pool: PoolInfo): readonly string[] {
   return words.filter(([isOn]) => isOn).map(([, word]) => word);
 }
 
-export const POOL_COLUMNS: readonly Column<PoolInfo>[] = [
+export const POOL_COLUMNS = [
   { heading: "NAME", key: "name", kind: "text", value: (pool) => pool.name },
   { heading: "STATE", key: "state", kind: "text", value: (pool) => pool.state },
   { heading: "MODE", key: "mode", kind: "text", value: (pool) => pool.status.mode },
@@ -88,12 +88,33 @@ export const POOL_COLUMNS: readonly Column<PoolInfo>[] = [
     isExtra: true,
     value: (pool) => pool.status.transactionId,
   },
-  { heading: "HELD-ROOT", key: "heldRoot", kind: "number", isExtra: true, value: (pool) => pool.status.heldRoot },
+  {
+    heading: "HELD-ROOT",
+    key: "heldRoot",
+    kind: "number",
+    mayBeUnknown: true,
+    isExtra: true,
+    value: (pool) => pool.status.heldRoot,
+  },
   { heading: "NEEDS-CHECK", key: "needsCheck", kind: "flag", isExtra: true, value: (pool) => pool.status.needsCheck },
   { heading: "FEATURES", key: "features", kind: "list", isExtra: true, value: featureWords },
   { heading: "DATA-DEV", key: "dataDevice", kind: "text", isExtra: true, value: (pool) => pool.dataDevice },
   { heading: "META-DEV", key: "metadataDevice", kind: "text", isExtra: true, value: (pool) => pool.metadataDevice },
-  { heading: "DATA-FILE", key: "dataFile", kind: "text", isExtra: true, value: (pool) => pool.dataFile },
-  { heading: "META-FILE", key: "metadataFile", kind: "text", isExtra: true, value: (pool) => pool.metadataFile },
+  {
+    heading: "DATA-FILE",
+    key: "dataFile",
+    kind: "text",
+    mayBeUnknown: true,
+    isExtra: true,
+    value: (pool) => pool.dataFile,
+  },
+  {
+    heading: "META-FILE",
+    key: "metadataFile",
+    kind: "text",
+    mayBeUnknown: true,
+    isExtra: true,
+    value: (pool) => pool.metadataFile,
+  },
   { heading: "RAW", key: "raw", kind: "text", isExtra: true, value: (pool) => pool.raw },
-];
+] as const satisfies readonly Column<PoolInfo>[];

@@ -6,6 +6,7 @@ import { change, defined } from "../change.js";
 import type { Context } from "../context.js";
 import { type FeatureFlags, featureOptions, featuresOf, hasFeatureFlags, ifNotExistsOption } from "../options.js";
 import { parseLowWater, percentArgument, positiveSizeOf } from "../parse.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 interface CreateOptions extends FeatureFlags {
   readonly data?: string;
@@ -75,7 +76,7 @@ export function createCommand(context: Context): Command {
       destroys: options.format === true ? `overwrite the metadata device of '${name}'` : undefined,
       run: (host) => host.createPool(request),
       show: (created) => noteFound(context, created),
-      json: (pool) => ({ pool }),
+      json: (pool) => ({ pool }) satisfies DocumentOf<"pool">,
     });
   });
 }

@@ -4,6 +4,7 @@ import type { PoolMap } from "../../host/index.js";
 import { drawPicture, wrapParts } from "../../ui/index.js";
 import { formatBytes, type Unit } from "../../units/index.js";
 import type { Context } from "../context.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export function mapCommand(context: Context): Command {
   return new Command("map")
@@ -16,7 +17,7 @@ export function mapCommand(context: Context): Command {
       const host = await context.host();
       const map = await host.poolMap(name);
       if (context.globals.json) {
-        context.json({ map });
+        context.json({ map } satisfies DocumentOf<"map">);
         return;
       }
       context.lines(pictureLines(map, context.globals.units ?? "h", context.isUtf8, context.streams.stdout.columns));

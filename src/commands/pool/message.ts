@@ -1,6 +1,6 @@
 /** `udm pool message`: the thin-pool target's own messages, as `dmsetup message POOL 0 ...`. */
 import { Command } from "commander";
-import { change, quoted } from "../change.js";
+import { change } from "../change.js";
 import type { Context } from "../context.js";
 
 export function messageCommand(context: Context): Command {
@@ -13,10 +13,7 @@ export function messageCommand(context: Context): Command {
     .argument("<word...>", "the message")
     .action(async (name: string, words: readonly string[]) => {
       await change(context, {
-        plan: async (host) => {
-          await host.poolStatus(name);
-          return [`dmsetup message ${quoted(name)} 0 ${words.map(quoted).join(" ")}`];
-        },
+        plan: (host) => host.plan.poolMessage(name, words),
         run: (host) => host.poolMessage(name, words),
       });
     });

@@ -12,11 +12,11 @@ export function removeCommand(context: Context): Command {
     .addOption(ifExistsOption())
     .action(async (name: string, options: { readonly destroy?: boolean; readonly ifExists?: boolean }) => {
       const destroy = options.destroy === true;
+      const ifExists = options.ifExists === true;
       await change(context, {
-        plan: (host) => host.plan.removePool(name, { destroy }),
+        plan: (host) => host.plan.removePool(name, { destroy, ifExists }),
         destroys: destroy ? `destroy pool '${name}' and all its thin devices` : undefined,
-        ifExists: options.ifExists,
-        run: (host) => host.removePool(name, { destroy, ifExists: options.ifExists === true }),
+        run: (host) => host.removePool(name, { destroy, ifExists }),
       });
     });
 }

@@ -6,6 +6,7 @@ import { formatBytes } from "../../units/index.js";
 import { change, defined } from "../change.js";
 import type { Context } from "../context.js";
 import { sizeChangeOf } from "../parse.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export function resizeCommand(context: Context): Command {
   return new Command("resize")
@@ -44,7 +45,7 @@ export function resizeCommand(context: Context): Command {
               `metadata ${formatBytes(done.metadataBytesBefore)} -> ${formatBytes(done.metadataBytesAfter)}`,
             );
           },
-          json: (resized) => ({ resized }),
+          json: (resized) => ({ resized }) satisfies DocumentOf<"resized">,
         });
       },
     );

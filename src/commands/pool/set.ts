@@ -2,7 +2,7 @@
 import { Command, Option } from "commander";
 import { UsageError } from "../../errors/index.js";
 import type { LowWater, PoolSettings } from "../../host/index.js";
-import { change, defined, quoted } from "../change.js";
+import { change, defined } from "../change.js";
 import type { Context } from "../context.js";
 import { countOf, parseLowWater, percentArgument, positiveSizeOf } from "../parse.js";
 
@@ -11,6 +11,8 @@ interface SetOptions {
   readonly autoextendThreshold?: number;
   readonly autoextendPercent?: number;
   readonly maxSize?: number;
+  readonly minFreeSpace?: number;
+  readonly profile?: string;
   readonly skipBlockZeroing?: boolean;
   readonly ignoreDiscard?: boolean;
   readonly discardPassdown?: boolean;
@@ -39,7 +41,16 @@ export function setCommand(context: Context): Command {
         countOf("--autoextend-percent", { max: 1000 }),
       ),
     )
-    .addOption(new Option("--max-size <size>", "never extend beyond").argParser(positiveSizeOf("maximum size")))
+    .addOption(
+      new Option("--max-size <size>", "never extend beyond this, or none for no limit").argParser(parseMaxSize),
+    )
+    .addOption(
+      new Option(
+        "--min-free-space <n>",
+        "refuse new thin devices when less than N percent of data or metadata is free; 0 never",
+      ).argParser(percentArgument("--min-free-space")),
+    )
+    .option("--profile <name>", "take threshold and percent from a profile of LVM: its name, or a path")
     .option("--skip-block-zeroing", "do not zero new blocks")
     .option("--no-skip-block-zeroing", "zero new blocks")
     .option("--ignore-discard", "discards are not taken")
@@ -51,19 +62,24 @@ export function setCommand(context: Context): Command {
     .addOption(new Option("--queue-if-no-space", "writes wait when the pool is full").conflicts("errorIfNoSpace"))
     .option("--error-if-no-space", "writes fail when the pool is full")
     .action(async (name: string, options: SetOptions) => {
-      const settings = settingsOf(options);
+      const profile = options.profile === undefined ? {} : await readProfile(options.profile);
+      const settings = { ...profile, ...settingsOf(options) };
       if (Object.keys(settings).length === 0) {
         throw new UsageError("pool set: nothing to set", { hint: "see udm pool set --help" });
       }
       await change(context, {
-        plan: async (host) => {
-          await host.poolStatus(name);
-          const pool = quoted(name);
-          return [`dmsetup reload ${pool}  # with the new low water and features`, `dmsetup resume ${pool}`];
-        },
+        plan: (host) => host.plan.setPool(name, settings),
         run: (host) => host.setPool(name, settings),
       });
     });
+}
+
+async function readProfile(name: string): Promise<PoolSettings> {
+  return (await import("../../host/index.js")).readLvmProfile(name);
+}
+
+function parseMaxSize(text: string): number {
+  return text === "none" ? 0 : positiveSizeOf("maximum size")(text);
 }
 
 function settingsOf(options: SetOptions): PoolSettings {
@@ -79,6 +95,7 @@ function settingsOf(options: SetOptions): PoolSettings {
     autoextendThresholdPercent: options.autoextendThreshold,
     autoextendPercent: options.autoextendPercent,
     maxSizeBytes: options.maxSize,
+    minFreeSpacePercent: options.minFreeSpace,
     features: Object.keys(features).length === 0 ? undefined : features,
   });
 }

@@ -29,13 +29,16 @@ export function statusCommand(context: Context): Command {
       if (options.raw === true) {
         if (globals.json)
           throw new UsageError("pool status: --raw and --json exclude each other", { hint: "pick one" });
+        if (globals.output !== undefined || globals.sort !== undefined) {
+          throw new UsageError("pool status: --raw has no columns", { hint: "leave --output and --sort out" });
+        }
         const isPrefixed = names.length !== 1;
         context.lines(pools.map((pool) => (isPrefixed ? `${pool.name}: ${pool.raw}` : pool.raw)));
         context.failAfter(failures);
         return;
       }
       const [pool] = pools;
-      const isLong = names.length === 1 && globals.output === undefined && !globals.json;
+      const isLong = names.length === 1 && globals.output === undefined && globals.sort === undefined && !globals.json;
       if (isLong && pool !== undefined) context.lines(await longForm(context, pool));
       else await printReport(context, { noun: "pools", columns: POOL_COLUMNS, rows: pools });
       context.failAfter(failures);

@@ -1,6 +1,6 @@
 /** `udm table clear`: drop the inactive table. */
 import { Command } from "commander";
-import { change, quoted } from "../change.js";
+import { change } from "../change.js";
 import type { Context } from "../context.js";
 
 export function clearCommand(context: Context): Command {
@@ -9,10 +9,7 @@ export function clearCommand(context: Context): Command {
     .argument("<name>", "the mapped device")
     .action(async (name: string) => {
       await change(context, {
-        plan: async (host) => {
-          await host.deviceInfo(name);
-          return [`dmsetup clear ${quoted(name)}`];
-        },
+        plan: (host) => host.plan.clearTable(name),
         run: (host) => host.clearTable(name),
       });
     });

@@ -1,6 +1,7 @@
 /** Lines of `table show` and `table status`, byte for byte dmsetup's. Source: dmsetup(8), table and status. */
 import type { DeviceInfo, Host, TargetText } from "../../host/index.js";
 import type { Context } from "../context.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export interface LineQuery {
   readonly name: string | undefined;
@@ -35,7 +36,7 @@ export async function printTargets(
   query: LineQuery,
 ): Promise<void> {
   if (context.globals.json) {
-    context.json({ targets });
+    context.json({ targets } satisfies DocumentOf<"targets">);
     return;
   }
   const devices = query.name === undefined ? await host.listDevices() : [await host.deviceInfo(query.name)];

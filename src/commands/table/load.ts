@@ -4,7 +4,7 @@ import { text } from "node:stream/consumers";
 import { Command } from "commander";
 import { parseTable } from "../../device-registry/index.js";
 import { IoError, messageOf, StateError, UsageError } from "../../errors/index.js";
-import { change, defined, quoted } from "../change.js";
+import { change, defined } from "../change.js";
 import type { Context } from "../context.js";
 
 interface LoadOptions {
@@ -28,12 +28,10 @@ export function loadCommand(context: Context): Command {
       if (table.length === 0) {
         throw new StateError("EINVAL", "table load: the table has no lines", { hint: "such as: 0 2048 linear 7:0 0" });
       }
-      const one = table.map((line) => [line.startSectors, line.lengthSectors, line.type, ...line.args].join(" "));
+      const how = defined({ readOnly: options.readOnly, uuid: options.uuid });
       await change(context, {
-        plan: async () => [
-          `dmsetup load ${quoted(name)}${options.readOnly === true ? " --readonly" : ""} --table ${quoted(one.join("\n"))}`,
-        ],
-        run: (host) => host.loadTable(name, table, defined({ readOnly: options.readOnly, uuid: options.uuid })),
+        plan: (host) => host.plan.loadTable(name, table, how),
+        run: (host) => host.loadTable(name, table, how),
       });
     });
 }

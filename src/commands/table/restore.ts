@@ -3,8 +3,9 @@ import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import { Command } from "commander";
 import { codeOf, IoError, messageOf } from "../../errors/index.js";
-import { change, quoted } from "../change.js";
+import { change } from "../change.js";
 import type { Context } from "../context.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export function restoreCommand(context: Context): Command {
   return new Command("restore")
@@ -15,10 +16,10 @@ export function restoreCommand(context: Context): Command {
         file === undefined || file === "-" ? await text(context.streams.stdin) : await read(file)
       ).trim();
       await change(context, {
-        plan: async () => [`dmsetup create --concise ${quoted(concise)}`],
+        plan: (host) => host.plan.restoreTables(concise),
         run: (host) => host.restoreTables(concise),
         show: (names) => context.note(`restored ${names.length === 0 ? "nothing" : names.join(" ")}`),
-        json: (restored) => ({ restored }),
+        json: (restored) => ({ restored }) satisfies DocumentOf<"restored">,
       });
     });
 }

@@ -1,6 +1,6 @@
 /** `udm table resume`: take up the inactive table if there is one, let I/O flow. */
 import { Command } from "commander";
-import { change, quoted } from "../change.js";
+import { change, plansOf } from "../change.js";
 import type { Context } from "../context.js";
 
 export function resumeCommand(context: Context): Command {
@@ -9,10 +9,7 @@ export function resumeCommand(context: Context): Command {
     .argument("<name...>", "mapped devices")
     .action(async (names: readonly string[]) => {
       await change(context, {
-        plan: async (host) => {
-          for (const name of names) await host.deviceInfo(name);
-          return names.map((name) => `dmsetup resume ${quoted(name)}`);
-        },
+        plan: (host) => plansOf(names, (each) => host.plan.resume(each)),
         run: async (host) => {
           for (const name of names) await host.resume(name);
         },

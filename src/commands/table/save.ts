@@ -1,6 +1,7 @@
 /** `udm table save`: all tables in dmsetup's concise form. */
 import { Command } from "commander";
 import type { Context } from "../context.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export function saveCommand(context: Context): Command {
   return new Command("save")
@@ -8,7 +9,7 @@ export function saveCommand(context: Context): Command {
     .action(async () => {
       const host = await context.host();
       const concise = (await host.saveTables()).replace(/\n$/, "");
-      if (context.globals.json) context.json({ tables: concise });
+      if (context.globals.json) context.json({ tables: concise } satisfies DocumentOf<"tables">);
       else if (concise !== "") context.line(concise);
     });
 }

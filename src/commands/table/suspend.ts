@@ -1,6 +1,6 @@
 /** `udm table suspend`: finish what is under way, hold what comes. */
 import { Command } from "commander";
-import { change, quoted } from "../change.js";
+import { change, plansOf } from "../change.js";
 import type { Context } from "../context.js";
 
 export function suspendCommand(context: Context): Command {
@@ -11,10 +11,7 @@ export function suspendCommand(context: Context): Command {
     .action(async (names: readonly string[], options: { readonly noflush?: boolean }) => {
       const noflush = options.noflush === true;
       await change(context, {
-        plan: async (host) => {
-          for (const name of names) await host.deviceInfo(name);
-          return names.map((name) => `dmsetup suspend${noflush ? " --noflush" : ""} ${quoted(name)}`);
-        },
+        plan: (host) => plansOf(names, (each) => host.plan.suspend(each, { noflush })),
         run: async (host) => {
           for (const name of names) await host.suspend(name, { noflush });
         },

@@ -1,6 +1,6 @@
 /** `udm thin activate`: a mapped device for a thin device that the pool holds already. */
 import { Command, Option } from "commander";
-import { change, defined, quoted } from "../change.js";
+import { change, defined } from "../change.js";
 import type { Context } from "../context.js";
 import { ifNotExistsOption } from "../options.js";
 import { positiveSizeOf } from "../parse.js";
@@ -18,15 +18,10 @@ export function activateCommand(context: Context): Command {
     .addOption(ifNotExistsOption())
     .action(
       async (device: string, name: string, options: { readonly size?: number; readonly ifNotExists?: boolean }) => {
+        const how = defined({ sizeBytes: options.size, ifNotExists: options.ifNotExists });
         await change(context, {
-          plan: async (host) => {
-            const [pool = device, id = ""] = device.split(":");
-            await host.poolStatus(pool);
-            const sectors = options.size === undefined ? "SECTORS" : String(Math.floor(options.size / 512));
-            return [`dmsetup create ${quoted(name)} --table '0 ${sectors} thin /dev/mapper/${pool} ${id}'`];
-          },
-          run: (host) =>
-            host.activateThin(device, name, defined({ sizeBytes: options.size, ifNotExists: options.ifNotExists })),
+          plan: (host) => host.plan.activateThin(device, name, how),
+          run: (host) => host.activateThin(device, name, how),
         });
       },
     );

@@ -10,9 +10,10 @@ export function deactivateCommand(context: Context): Command {
     .argument("<name>", "an active thin device")
     .addOption(ifExistsOption())
     .action(async (name: string, options: { readonly ifExists?: boolean }) => {
+      const how = { ifExists: options.ifExists === true };
       await change(context, {
-        plan: (host) => host.plan.removeDevice(name),
-        run: (host) => host.deactivateThin(name, { ifExists: options.ifExists === true }),
+        plan: (host) => host.plan.deactivateThin(name, how),
+        run: (host) => host.deactivateThin(name, how),
       });
     });
 }

@@ -1,6 +1,6 @@
 /** `udm thin delete`: thin devices and what only they hold are gone. */
 import { Command } from "commander";
-import { change } from "../change.js";
+import { change, plansOf } from "../change.js";
 import type { Context } from "../context.js";
 import { ifExistsOption } from "../options.js";
 
@@ -11,18 +11,13 @@ export function deleteCommand(context: Context): Command {
     .option("--deferred", "done when the last user closes it")
     .addOption(ifExistsOption())
     .action(async (names: readonly string[], options: { readonly deferred?: boolean; readonly ifExists?: boolean }) => {
-      const ifExists = options.ifExists === true;
+      const how = { deferred: options.deferred === true, ifExists: options.ifExists === true };
       const shown = names.map((name) => `'${name}'`).join(", ");
       await change(context, {
-        plan: async (host) => {
-          const plans: string[] = [];
-          for (const name of names) plans.push(...(await host.plan.deleteThin(name)));
-          return plans;
-        },
+        plan: (host) => plansOf(names, (each) => host.plan.deleteThin(each, how)),
         destroys: `delete thin device${names.length === 1 ? "" : "s"} ${shown}`,
-        ifExists,
         run: async (host) => {
-          for (const name of names) await host.deleteThin(name, { deferred: options.deferred === true, ifExists });
+          for (const name of names) await host.deleteThin(name, how);
         },
       });
     });

@@ -4,11 +4,11 @@ import type { DiffExtent } from "../../host/index.js";
 import type { Context } from "../context.js";
 import { type Column, printReport } from "../report.js";
 
-const COLUMNS: readonly Column<DiffExtent>[] = [
+export const DIFF_COLUMNS = [
   { heading: "OFFSET", key: "offset", kind: "bytes", value: (extent) => extent.offsetBytes },
   { heading: "LENGTH", key: "length", kind: "bytes", value: (extent) => extent.lengthBytes },
   { heading: "KIND", key: "kind", kind: "text", value: (extent) => extent.kind },
-];
+] as const satisfies readonly Column<DiffExtent>[];
 
 export function diffCommand(context: Context): Command {
   return new Command("diff")
@@ -20,6 +20,6 @@ export function diffCommand(context: Context): Command {
     .action(async (left: string, right: string) => {
       const host = await context.host();
       const rows = await host.thinDiff(left, right);
-      await printReport(context, { noun: "extents", columns: COLUMNS, rows, unit: "b" });
+      await printReport(context, { noun: "extents", columns: DIFF_COLUMNS, rows, unit: "b" });
     });
 }

@@ -5,20 +5,20 @@ import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
 import { type Column, printReport } from "../report.js";
 
-const COLUMNS: readonly Column<MapRun>[] = [
+export const RUN_COLUMNS = [
   { heading: "BLOCK", key: "virtualBlock", kind: "number", value: (run) => run.virtualBlock },
   { heading: "DATA-BLOCK", key: "dataBlock", kind: "number", value: (run) => run.dataBlock },
   { heading: "COUNT", key: "count", kind: "number", value: (run) => run.count },
   { heading: "TIME", key: "time", kind: "number", value: (run) => run.time },
-];
+] as const satisfies readonly Column<MapRun>[];
 
 /** Known of one block only. */
-const ONE_BLOCK_COLUMNS: readonly Column<MapRun>[] = [
+export const ONE_BLOCK_COLUMNS = [
   { heading: "SHARERS", key: "sharers", kind: "list", value: sharersOf },
-  { heading: "WRITER", key: "writer", kind: "text", value: writerOf },
-  { heading: "HELD", key: "held", kind: "flag", value: (run) => run.held },
+  { heading: "WRITER", key: "writer", kind: "text", mayBeUnknown: true, value: writerOf },
+  { heading: "HELD", key: "held", kind: "flag", mayBeUnknown: true, value: (run) => run.held },
   { heading: "PATH", key: "path", kind: "list", isExtra: true, value: pathOf },
-];
+] as const satisfies readonly Column<MapRun>[];
 
 export function mapCommand(context: Context): Command {
   return new Command("map")
@@ -32,9 +32,9 @@ export function mapCommand(context: Context): Command {
     .action(async (name: string, block: number | undefined) => {
       const host = await context.host();
       const rows = await host.thinMap(name, block);
-      const { json, output, verbose } = context.globals;
-      if (block === undefined || json || output !== undefined) {
-        const columns = block === undefined ? COLUMNS : [...COLUMNS, ...ONE_BLOCK_COLUMNS];
+      const { json, output, sort, verbose } = context.globals;
+      if (block === undefined || json || output !== undefined || sort !== undefined) {
+        const columns = block === undefined ? RUN_COLUMNS : [...RUN_COLUMNS, ...ONE_BLOCK_COLUMNS];
         await printReport(context, { noun: "runs", columns, rows });
         return;
       }

@@ -4,12 +4,12 @@ import type { ThinUsage } from "../../host/index.js";
 import type { Context } from "../context.js";
 import { type Column, printReport } from "../report.js";
 
-const COLUMNS: readonly Column<ThinUsage>[] = [
+export const USAGE_COLUMNS = [
   { heading: "MAPPED", key: "mapped", kind: "bytes", value: (usage) => usage.mappedBytes },
   { heading: "EXCLUSIVE", key: "exclusive", kind: "bytes", value: (usage) => usage.exclusiveBytes },
   { heading: "SHARED", key: "shared", kind: "bytes", value: (usage) => usage.sharedBytes },
   { heading: "FREED", key: "freedIfDeleted", kind: "bytes", value: (usage) => usage.freedIfDeletedBytes },
-];
+] as const satisfies readonly Column<ThinUsage>[];
 
 export function usageCommand(context: Context): Command {
   return new Command("usage")
@@ -19,6 +19,6 @@ export function usageCommand(context: Context): Command {
     .argument("<name...>", "thin devices of one pool")
     .action(async (names: readonly string[]) => {
       const host = await context.host();
-      await printReport(context, { noun: "usage", columns: COLUMNS, rows: [await host.thinUsage(names)] });
+      await printReport(context, { noun: "usage", columns: USAGE_COLUMNS, rows: [await host.thinUsage(names)] });
     });
 }

@@ -68,16 +68,31 @@ const METHODS: Readonly<Record<Exclude<keyof Host, Local>, true>> = {
 
 const PLANS: Readonly<Record<keyof HostPlans, true>> = {
   attachLoop: true,
+  attachKernelLoop: true,
   detachLoop: true,
   resizeLoop: true,
   createPool: true,
   resizePool: true,
+  setPool: true,
+  poolMessage: true,
   removePool: true,
   createThin: true,
   snapThin: true,
   deleteThin: true,
+  activateThin: true,
+  deactivateThin: true,
   resizeThin: true,
+  renameThin: true,
+  rollbackThin: true,
+  transfer: true,
+  loadTable: true,
+  clearTable: true,
+  suspend: true,
+  resume: true,
+  restoreTables: true,
+  renameDevice: true,
   removeDevice: true,
+  deviceMessage: true,
 };
 
 export const METHOD_NAMES = Object.keys(METHODS) as readonly (keyof typeof METHODS)[];

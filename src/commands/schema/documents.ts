@@ -1,0 +1,276 @@
+/**
+ * Every document that --json prints: its shape, and which commands print it. What the commands print is typed by these
+ * (`DocumentOf`), `udm schema` and the files of the package are made of them. Loaded by `udm schema` alone.
+ */
+import { DEVICE_COLUMNS } from "../device/list.js";
+import { LOOP_COLUMNS } from "../loop/list.js";
+import { POOL_COLUMNS } from "../pool/columns.js";
+import { DIFF_COLUMNS } from "../thin/diff.js";
+import { THIN_COLUMNS } from "../thin/list.js";
+import { ONE_BLOCK_COLUMNS, RUN_COLUMNS } from "../thin/map.js";
+import { USAGE_COLUMNS } from "../thin/usage.js";
+import {
+  always,
+  any,
+  bytes,
+  count,
+  flag,
+  list,
+  optional,
+  orNull,
+  percent,
+  record,
+  rowShape,
+  type Shape,
+  text,
+  type ValueOf,
+  word,
+} from "./shape.js";
+
+const STATE = word(["ACTIVE", "SUSPENDED", "NONE"], "NONE: it has no table yet");
+
+const LOOP = record({
+  number: count(),
+  dev: text("7:N"),
+  file: text("the backing file"),
+  offsetBytes: bytes("where in the file the device begins"),
+  sizeLimitBytes: bytes("0: to the end of the file"),
+  sizeBytes: bytes("size the device has now"),
+  readOnly: flag(),
+  sectorBytes: bytes("logical sector size"),
+  usedBy: list(text(), "names of mapped devices whose tables use it"),
+});
+
+const FILL = record({
+  usedBytes: bytes(),
+  totalBytes: bytes(),
+  percent: percent(),
+  lowWaterBytes: bytes("free space below which the pool calls for more"),
+});
+
+const ATTENTION = record({
+  subject: text("the device concerned"),
+  message: text(),
+  command: optional(text("what mends it")),
+});
+
+const COPIED = record({
+  bytes: bytes("size of the image"),
+  dataBytes: bytes("what was copied; the rest are holes"),
+  verified: flag("read back and compared"),
+});
+
+const ERROR = record({
+  code: text("as an errno, such as ENOENT; EUSAGE for wrong usage"),
+  message: text(),
+  hint: orNull(text("what to do about it")),
+});
+
+const rows = (columns: Parameters<typeof rowShape>[0]) => list(rowShape(columns), "keys are chosen by -o");
+
+const SHAPES = {
+  loops: record({ loops: rows(LOOP_COLUMNS) }),
+  loop: record({ loop: LOOP }),
+  kernelLoop: record({ kernelLoop: record({ path: text("/dev/loopN") }) }),
+  pools: record({ pools: rows(POOL_COLUMNS) }),
+  pool: record({
+    pool: record({
+      name: text(),
+      formatted: flag("the metadata was made new"),
+      thinIds: list(count(), "thin devices that the metadata held before"),
+    }),
+  }),
+  resized: record({
+    resized: record({
+      dataBytesBefore: bytes(),
+      dataBytesAfter: bytes(),
+      metadataBytesBefore: bytes(),
+      metadataBytesAfter: bytes(),
+    }),
+  }),
+  check: record({
+    check: record({
+      pool: text(),
+      verdict: word(["OK", "WARNING", "CRITICAL", "UNKNOWN"]),
+      status: count("exit status: 0 to 3"),
+      text: text("what the line says"),
+      performance: text("performance data, as Nagios takes it"),
+    }),
+  }),
+  map: record({
+    map: record({
+      totalBlocks: count("data blocks of the pool"),
+      blockBytes: bytes(),
+      runs: list(
+        record({
+          dataBlock: count("first of the run"),
+          count: count("blocks of the run"),
+          mappings: count("on each block; 0: only the metadata snapshot holds it"),
+          held: flag("the metadata snapshot maps it"),
+        }),
+        "used blocks in order; what is between them is free",
+      ),
+    }),
+  }),
+  thins: record({ thins: rows(THIN_COLUMNS) }),
+  usage: record({ usage: rows(USAGE_COLUMNS) }),
+  runs: record({ runs: rows([...RUN_COLUMNS, ...ONE_BLOCK_COLUMNS]) }),
+  extents: record({ extents: rows(DIFF_COLUMNS) }),
+  exported: record({ exported: COPIED }),
+  imported: record({ imported: COPIED }),
+  written: record({ written: bytes("taken from standard input") }),
+  trimmed: record({ trimmed: record({ trimmedBytes: bytes() }) }),
+  targets: record({
+    targets: list(
+      record({
+        device: text(),
+        startSectors: count("sectors of 512 bytes"),
+        lengthSectors: count("sectors of 512 bytes"),
+        type: text("of the target"),
+        params: text("the words behind the type, as dmsetup prints them"),
+      }),
+      "one for each line of a table",
+    ),
+  }),
+  tables: record({ tables: text("dmsetup's concise form of all tables") }),
+  restored: record({ restored: list(text(), "names of the devices that were made") }),
+  devices: record({ devices: rows(DEVICE_COLUMNS) }),
+  deps: record({ deps: list(text(), "MAJ:MIN of the devices the live table stands on") }),
+  answer: record({ answer: orNull(text("what the target answered")) }),
+  event: record({ event: count("event number") }),
+  blockdevices: record({
+    blockdevices: list(any(), "as lsblk prints it: lower-case column names, devices above in children"),
+  }),
+  status: record({
+    status: record({
+      pools: list(
+        record({
+          name: text(),
+          state: STATE,
+          mode: optional(text("not there when the pool cannot be opened, as most of what follows")),
+          blockBytes: optional(bytes()),
+          thinCount: optional(count()),
+          activeCount: optional(count()),
+          provisionedBytes: optional(bytes("sizes of its active thin devices together")),
+          data: optional(FILL),
+          metadata: optional(FILL),
+          attention: list(ATTENTION),
+        }),
+      ),
+      deviceCount: count(),
+      loopCount: count(),
+      attention: list(ATTENTION),
+    }),
+  }),
+  doctor: record({
+    doctor: record({
+      isWell: flag("nothing is wrong"),
+      machine: list(
+        record({ id: text(), isThere: flag(), detail: text(), use: text("what needs it") }),
+        "what the machine offers",
+      ),
+      findings: list(
+        record({
+          id: text("of the kind of finding"),
+          severity: word(["wrong", "note"]),
+          subject: text(),
+          message: text(),
+          fix: optional(text("command that mends it")),
+        }),
+      ),
+    }),
+  }),
+  batch: record({
+    atomic: flag(),
+    lines: list(
+      record({
+        line: count("in the file, from 1"),
+        command: list(text(), "its words"),
+        status: count("exit status"),
+        result: any("the command's own document; null when it printed none"),
+        error: orNull(ERROR),
+      }),
+    ),
+    done: count(),
+    failed: count(),
+    status: count("of the first line that failed"),
+  }),
+  completion: record({ completion: record({ shell: text(), script: text() }) }),
+  schemas: record({
+    schemas: list(record({ noun: text(), version: count(), tells: text(), commands: list(text()) })),
+  }),
+  plan: record({ plan: list(text(), "commands of dmsetup, losetup, truncate and their kin, in order") }),
+  done: record({ ok: always() }),
+  error: record({ error: ERROR }),
+} satisfies Readonly<Record<string, Extract<Shape, { kind: "record" }>>>;
+
+export type Noun = keyof typeof SHAPES;
+
+/** What a command prints with --json, but for the version. */
+export type DocumentOf<N extends Noun> = ValueOf<(typeof SHAPES)[N]>;
+
+export interface DocumentEntry {
+  readonly tells: string;
+  readonly commands: readonly string[];
+  readonly shape: Extract<Shape, { kind: "record" }>;
+  /** False where others have fixed the form. */
+  readonly hasVersion?: boolean;
+}
+
+const either = (...verbs: readonly string[]) => verbs.flatMap((verb) => [`thin ${verb}`, `device ${verb}`]);
+
+const TOLD: Readonly<Record<Noun, Omit<DocumentEntry, "shape">>> = {
+  loops: { tells: "Loop devices of udm.", commands: ["loop list"] },
+  loop: { tells: "One loop device, after a change.", commands: ["loop attach", "loop resize"] },
+  kernelLoop: { tells: "A loop device of the kernel.", commands: ["loop attach --kernel"] },
+  pools: { tells: "Pools; of the list name and state.", commands: ["pool status", "pool list"] },
+  pool: { tells: "A pool that was made.", commands: ["pool create"] },
+  resized: { tells: "Sizes of a pool before and after.", commands: ["pool resize"] },
+  check: { tells: "How a pool is, for monitoring.", commands: ["pool check"] },
+  map: { tells: "What the data blocks of a pool are used for.", commands: ["pool map"] },
+  thins: { tells: "Thin devices.", commands: ["thin list"] },
+  usage: { tells: "What a set of thin devices costs.", commands: ["thin usage"] },
+  runs: {
+    tells: "Runs of mapped blocks; sharers, writer, held and path of one block only.",
+    commands: ["thin map"],
+  },
+  extents: { tells: "Where two thin devices differ.", commands: ["thin diff"] },
+  exported: { tells: "A device that was copied to a file.", commands: either("export") },
+  imported: { tells: "A device that was copied from a file.", commands: either("import") },
+  written: { tells: "Bytes that were written.", commands: either("write") },
+  trimmed: { tells: "Bytes that were discarded.", commands: either("trim") },
+  targets: { tells: "Lines of tables, or of their status.", commands: ["table show", "table status"] },
+  tables: { tells: "All tables in one line.", commands: ["table save"] },
+  restored: { tells: "Devices that were made.", commands: ["table restore"] },
+  devices: { tells: "Mapped devices.", commands: ["device list", "device info"] },
+  deps: { tells: "What a device stands on.", commands: ["device deps"] },
+  answer: { tells: "What a target answered.", commands: ["device message"] },
+  event: { tells: "The event number that ended the wait.", commands: ["device wait"] },
+  blockdevices: { tells: "The tree of block devices.", commands: ["lsblk"], hasVersion: false },
+  status: { tells: "The dashboard.", commands: ["status"] },
+  doctor: { tells: "What the machine offers and what is wrong.", commands: ["doctor"] },
+  batch: { tells: "Lines of a batch and what became of each.", commands: ["batch", "shell"] },
+  completion: { tells: "A script for a shell.", commands: ["completion"] },
+  schemas: { tells: "The documents there are.", commands: ["schema"] },
+  plan: { tells: "What a command would do.", commands: ["every command that changes something, with --dry-run"] },
+  done: {
+    tells: "It was done.",
+    commands: [
+      ...["loop detach", "pool set", "pool message", "pool remove"],
+      ...["create", "snap", "delete", "activate", "deactivate", "resize", "rename", "rollback"].map((v) => `thin ${v}`),
+      ...["load", "resume", "suspend", "clear"].map((verb) => `table ${verb}`),
+      ...["device rename", "device remove"],
+    ],
+  },
+  error: {
+    tells: "A failure; on standard error, with nothing on standard output.",
+    commands: ["every command that fails"],
+    hasVersion: false,
+  },
+};
+
+export const NOUNS = Object.keys(SHAPES) as readonly Noun[];
+
+export const DOCUMENTS = Object.fromEntries(
+  NOUNS.map((noun) => [noun, { ...TOLD[noun], shape: SHAPES[noun] }]),
+) as unknown as Readonly<Record<Noun, DocumentEntry>>;
