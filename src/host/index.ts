@@ -14,6 +14,7 @@ export { daemonPaths } from "./daemon/socket-path.js";
 export { daemonHost, endDaemon, type Readiness, removeStale, type StartOptions } from "./daemon/start-daemon.js";
 export type { ExportInfo, ExportRequest } from "./exports.js";
 export type * from "./host.js";
+export { readLvmProfile } from "./lvm-profile.js";
 export {
   type MetadataAccess,
   type OpenedMetadata,
