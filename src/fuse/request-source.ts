@@ -62,7 +62,7 @@ function pipeHandle(): PipeConstructor | undefined {
 
 class LoopSource implements RequestSource {
   readonly channel: Channel;
-  readonly #socketBuffer: Buffer;
+  readonly #socketBuffer: Uint8Array;
   readonly #handle: PipeHandle;
   #socket: Socket | undefined;
   #handler: RequestHandler | undefined;
@@ -72,7 +72,7 @@ class LoopSource implements RequestSource {
     // Sets O_NONBLOCK too.
     const failure = this.#handle.open(fd);
     if (failure !== 0) throw new Error(`the event loop does not take the descriptor: errno ${-failure}`);
-    this.#socketBuffer = Buffer.alloc(bytes);
+    this.#socketBuffer = new Uint8Array(bytes);
     this.channel = openChannel(fd);
   }
 
@@ -153,7 +153,7 @@ class PoolSource implements RequestSource {
 
   start(handler: RequestHandler): void {
     this.#handler = handler;
-    for (let index = 0; index < POOL_READS; index++) this.#read(Buffer.alloc(this.#bytes));
+    for (let index = 0; index < POOL_READS; index++) this.#read(new Uint8Array(this.#bytes));
   }
 
   /** The reads end with the mount; the descriptor is theirs until then. */
@@ -169,7 +169,7 @@ class PoolSource implements RequestSource {
     closeSync(this.#fd);
   }
 
-  #read(buffer: Buffer): void {
+  #read(buffer: Uint8Array): void {
     this.#underWay++;
     readFile(this.#fd, buffer, 0, buffer.length, null, (error, bytes) => {
       this.#underWay--;

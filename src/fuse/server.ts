@@ -240,7 +240,8 @@ export class FuseServer implements RequestHandler {
       return false;
     }
     const isKept = isOurs && size - done >= KEEP_FROM_BYTES;
-    const rest = isKept ? data.subarray(done) : data.slice(done);
+    // Not its own slice: that of a Buffer is a view.
+    const rest = isKept ? data.subarray(done) : new Uint8Array(data.subarray(done));
     if (isKept) this.#buffer = this.#spares.pop() ?? new Uint8Array(REQUEST_BYTES);
     const pending = this.#begin(file);
     file.device.write(offset + done, rest).then(

@@ -1,7 +1,7 @@
 /** A FUSE server without a kernel: requests are given by the test, replies are kept. */
 import { REPLY_HEADER, REQUEST_HEADER, TRANSFER_IN, WRITE_DATA_AT } from "../../src/fuse/protocol.js";
 import type { RequestHandler, RequestSource } from "../../src/fuse/request-source.js";
-import { FuseServer } from "../../src/fuse/server.js";
+import { FuseServer, REQUEST_BYTES } from "../../src/fuse/server.js";
 
 export interface Reply {
   readonly unique: number;
@@ -15,6 +15,7 @@ export class ScriptedSource implements RequestSource {
   readonly #logged: string[] = [];
   #handler: RequestHandler | undefined;
   #unique = 2;
+  readonly #common = Buffer.alloc(REQUEST_BYTES);
   isClosed = false;
 
   readonly channel = {
@@ -58,7 +59,10 @@ export class ScriptedSource implements RequestSource {
   give(message: Uint8Array, isOurs = false): void {
     const { handle, nextBuffer } = this.#handler!;
     if (!isOurs) {
-      handle.call(this.#handler, message, message.length, false);
+      // One buffer for all, as the event loop has it: whoever needs the bytes later has to copy them.
+      this.#common.set(message);
+      handle.call(this.#handler, this.#common, message.length, false);
+      this.#common.fill(0xee);
       return;
     }
     const buffer = nextBuffer.call(this.#handler);
