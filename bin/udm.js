@@ -3,7 +3,15 @@
 import { fileURLToPath } from "node:url";
 import { main } from "../dist/main.js";
 
-const { stdin, stdout, stderr } = process;
+const { stdout, stderr } = process;
+const streams = {
+  // Node makes it non-blocking for whoever shares it when it is first looked at, `while read` around us for one.
+  get stdin() {
+    return process.stdin;
+  },
+  stdout,
+  stderr,
+};
 // A reader that went away (`udm lsblk | head -1`) is no failure of ours; main ends what was being written.
 for (const stream of [stdout, stderr]) {
   stream.on("error", (error) => {
@@ -21,16 +29,12 @@ const onInterrupt = () => {
 process.on("SIGINT", onInterrupt);
 process.on("SIGTERM", onInterrupt);
 
-process.exitCode = await main(
-  process.argv.slice(2),
-  { stdin, stdout, stderr },
-  {
-    environment: process.env,
-    isRoot: process.geteuid?.() === 0,
-    interrupt: interrupt.signal,
-    program: [process.execPath, fileURLToPath(import.meta.url)],
-  },
-);
+process.exitCode = await main(process.argv.slice(2), streams, {
+  environment: process.env,
+  isRoot: process.geteuid?.() === 0,
+  interrupt: interrupt.signal,
+  program: [process.execPath, fileURLToPath(import.meta.url)],
+});
 process.off("SIGINT", onInterrupt);
 process.off("SIGTERM", onInterrupt);
 // What still waits is left behind; a command that sees to signals itself has its own status.
