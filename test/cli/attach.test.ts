@@ -1,0 +1,243 @@
+/** Devices of udm as block devices of this machine: real programs on them, and everything that may go wrong. */
+import { existsSync, lstatSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { listFuseMounts } from "../../src/fuse/index.js";
+import { type AttachedSession, mayGrowExt4, whyNoAttaching, withAttaching } from "../support/attached-session.js";
+import { withSession } from "./session.js";
+
+const reason = whyNoAttaching();
+
+async function mappedBytes(session: AttachedSession, name: string): Promise<number> {
+  const { thins } = JSON.parse(await session.ok("thin list --json")) as {
+    thins: { name: string; mapped: number }[];
+  };
+  return thins.find((each) => each.name === name)!.mapped;
+}
+
+/** A clean pool, as the tools of others see it. */
+async function checkPool(session: AttachedSession): Promise<void> {
+  await session.udm("daemon stop");
+  await session.sh("thin_check -q meta");
+}
+
+test("what needs root says so, and where to go without it", () =>
+  withSession(async (session) => {
+    await session.ok("pool create pool --data data --metadata meta --data-size 64m --metadata-size 4m");
+    await session.ok("thin create pool a --size 16m");
+    const plan = await session.ok("mount a mnt -o noatime --read-only --dry-run");
+    expect(plan.split("\n").slice(0, -1)).toEqual([
+      expect.stringMatching(/^losetup --find --show --read-only --direct-io=on \/.*\/run\/images-[0-9a-f]{12}\/a$/),
+      "ln -s /dev/loopN /dev/mapper/a",
+      "mount -o ro,noatime /dev/mapper/a mnt",
+    ]);
+    expect((await session.udm("attach nothing --dry-run")).stderr).toMatch(/^udm: .*nothing/);
+    expect((await session.udm("attach a -b 1000")).status).not.toBe(0);
+  }));
+
+describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? "" : ` (${reason})`}`, () => {
+  test("take a file system, discards and growth, and show as what they are", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool a --size 512m");
+      expect(await session.ok("attach a")).toBe(`${session.dev("a")}\n`);
+      const loop = readlinkSync(session.dev("a"));
+      expect(loop).toMatch(/^\/dev\/loop\d+$/);
+      const queue = (name: string) => Number(readFileSync(`/sys/block/${loop.slice(5)}/queue/${name}`, "utf8"));
+      expect([queue("discard_granularity"), queue("logical_block_size")]).toEqual([65536, 512]);
+      expect(await session.sh(`lsblk -bno SIZE,TYPE,RO ${session.dev("a")}`)).toMatch(/^\s*536870912 loop\s+0$/);
+      expect(JSON.parse(await session.ok("attach a --if-not-exists --json"))).toMatchObject({
+        attachment: { device: "a", path: session.dev("a"), loop, directIo: true, sizeBytes: 2 ** 29 },
+      });
+      expect((await session.udm("attach a")).stderr).toBe(
+        `udm: 'a' is attached at ${session.dev("a")} (sectors of 512 bytes)\nhint: udm detach a\n`,
+      );
+
+      await session.sh("mkfs.ext4 -q dev/a");
+      await session.ok(["mount", "a", session.path("mnt")]);
+      expect((await session.udm("detach a")).stderr).toBe(
+        `udm: 'a' (${loop}) is mounted at ${session.path("mnt")}\nhint: udm umount ${session.path("mnt")}\n`,
+      );
+      expect((await session.udm("thin delete a")).stderr).toBe("udm: 'a' is in use: attached\nhint: udm detach a\n");
+      await session.sh("head -c 60000000 /dev/urandom > mnt/file; cp mnt/file copy; sync -f mnt");
+      const full = await mappedBytes(session, "a");
+      expect(full).toBeGreaterThan(60_000_000);
+      await session.sh("rm mnt/file; sync -f mnt; fstrim mnt");
+      expect(await mappedBytes(session, "a")).toBeLessThan(full - 55_000_000);
+
+      // Larger, and at once: the command returns when the block device has its new size.
+      await session.ok("thin resize a 1g");
+      expect(await session.sh("blockdev --getsize64 dev/a")).toBe(String(2 ** 30));
+      if (mayGrowExt4()) await session.sh("resize2fs dev/a 2>/dev/null");
+      await session.sh("cp copy mnt/file");
+      await session.ok(["umount", session.path("mnt")]);
+      expect(existsSync(session.dev("a"))).toBe(false);
+      expect((await session.udm("umount a")).stderr).toMatch(/^udm: 'a' is neither an attached device nor where/);
+
+      await session.ok("attach a");
+      await session.sh("e2fsck -fp dev/a; resize2fs -p dev/a >/dev/null 2>&1; e2fsck -fn dev/a >/dev/null 2>&1");
+      await session.ok(["mount", "a", "mnt", "-o", "ro"]);
+      await session.sh("cmp copy mnt/file");
+      expect(Number(await session.sh("df --output=size -B1 mnt | tail -1"))).toBeGreaterThan(9e8);
+      await session.ok("umount a");
+      await checkPool(session);
+      expect(listFuseMounts().filter(({ folder }) => folder.startsWith(session.folder))).toEqual([]);
+    }));
+
+  test("with sectors of 4096 bytes take XFS, which grows while it is mounted; a discarded device is empty", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool x --size 400m");
+      await session.ok("attach x --sector-size 4096");
+      expect(await session.sh("blockdev --getss dev/x")).toBe("4096");
+      await session.sh("mkfs.xfs -q -f dev/x");
+      await session.ok(["mount", "x", session.path("mnt"), "-t", "xfs"]);
+      await session.sh("cp -r /usr/share/doc/bash mnt/; sync -f mnt");
+      await session.ok("thin resize x +200m");
+      await session.sh("xfs_growfs mnt >/dev/null");
+      expect(Number(await session.sh("df --output=size -B1 mnt | tail -1"))).toBeGreaterThan(5e8);
+      await session.ok("umount x");
+      await session.ok("attach x -b 4096");
+      await session.sh("xfs_repair -n dev/x >/dev/null 2>&1");
+      await session.sh("blkdiscard -f dev/x");
+      expect(await mappedBytes(session, "x")).toBe(0);
+      // Zeros where there is nothing are no blocks.
+      await session.sh("blkdiscard -z -o 4096 -l 8192 dev/x; blkdiscard -z dev/x; sync dev/x");
+      expect(await mappedBytes(session, "x")).toBe(0);
+      await session.ok("detach x");
+      await checkPool(session);
+    }));
+
+  test("are a point in time in every snapshot that is made while they are written", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool a --size 512m");
+      await session.ok("attach a");
+      await session.sh("mkfs.ext4 -q dev/a");
+      await session.ok(["mount", "a", session.path("mnt")]);
+      const load = session.sh(`fio --name=x --directory=mnt --size=48m --rw=randwrite --bs=4k --iodepth=16 --direct=1 \\
+        --ioengine=libaio --fsync=32 --verify=crc32c --verify_fatal=1 --do_verify=1 --output-format=terse >/dev/null
+        for i in $(seq 40); do mkdir mnt/d$i && cp /etc/passwd mnt/d$i/ && mv mnt/d$i mnt/e$i; done`);
+      load.catch(() => undefined);
+      for (let round = 1; round <= 4; round++) {
+        await new Promise((resolve) => setTimeout(resolve, 150));
+        await session.ok(`thin snap a s${round}`);
+        await session.ok(`attach s${round}`);
+        // 1: the journal was replayed, free counts are written anew, as after a power failure.
+        await session.sh(`e2fsck -fy dev/s${round} >fsck.log 2>&1 || [ $? = 1 ]`);
+        const log = readFileSync(session.path("fsck.log"), "utf8");
+        const repairs = log.split("\n").filter((line) => /Fix\?|Clear\?|Salvage\?|Connect to|UNEXPECTED/.test(line));
+        expect(repairs.filter((line) => !/^Fix\? yes$/.test(line))).toEqual([]);
+        expect(log).not.toMatch(/Inode \d+.*(?:wrong|invalid|corrupt)|Entry .* has/);
+        await session.sh(`e2fsck -fn dev/s${round} >/dev/null 2>&1`);
+        await session.ok(`detach s${round}`);
+      }
+      await load;
+      await session.ok("umount a");
+      await checkPool(session);
+    }));
+
+  test("are cut off when their daemon is killed; what was flushed is there, and the rest is cleared up by name", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool a --size 256m");
+      await session.ok("thin create pool b --size 64m");
+      await session.ok("attach a");
+      await session.ok("attach b");
+      await session.sh(
+        "mkfs.ext4 -q dev/a; head -c 1000000 /dev/urandom > flushed; dd if=flushed of=dev/b conv=fsync 2>&1",
+      );
+      await session.ok(["mount", "a", session.path("mnt")]);
+      await session.sh("cp flushed mnt/flushed; sync -f mnt");
+      const load = session.sh(
+        "fio --name=x --directory=mnt --size=32m --rw=randwrite --bs=4k --fsync=4 --time_based --runtime=30 >/dev/null",
+      );
+      const failed = load.then(
+        () => "fio ended well",
+        () => "fio failed",
+      );
+      await new Promise((resolve) => setTimeout(resolve, 700));
+      await session.killDaemon();
+      expect(await failed).toBe("fio failed");
+
+      const doctor = await session.udm("doctor --quiet");
+      expect(doctor.status).toBe(3);
+      expect(doctor.stdout).toContain(`udm umount ${session.path("mnt")}\n`);
+      expect(doctor.stdout).toContain("udm detach b\n");
+      expect((await session.udm("attach a")).stderr).toMatch(/hint: udm doctor tells how to take it away\n$/);
+      // Attaching another one has cleared up what nobody used; then the file system goes, and with it the rest.
+      await session.ok(["umount", session.path("mnt")]);
+      await session.udm("detach b --if-exists");
+      expect((await session.udm("doctor --quiet")).stdout).toBe("nothing is wrong\n");
+      expect(listFuseMounts().filter(({ folder }) => folder.startsWith(session.folder))).toEqual([]);
+      expect([existsSync(session.dev("a")), existsSync(session.dev("b"))]).toEqual([false, false]);
+
+      await session.ok("attach b");
+      await session.sh("cmp -n 1000000 flushed dev/b");
+      await session.ok("detach b");
+      await session.ok(["mount", "a", session.path("mnt")]);
+      await session.sh("cmp flushed mnt/flushed");
+      await session.ok("umount a");
+      await session.ok("attach a");
+      await session.sh("e2fsck -fp dev/a >/dev/null 2>&1 || [ $? = 1 ]");
+      await session.ok("detach a");
+      await checkPool(session);
+    }));
+
+  test("go in order when the daemon is told to end, mounted or not", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool a --size 128m");
+      await session.ok("attach a");
+      await session.sh("mkfs.ext4 -q dev/a");
+      await session.ok(["mount", "a", session.path("mnt")]);
+      await session.sh("cp /etc/services mnt/");
+      await session.ok("daemon stop");
+      expect(existsSync(session.dev("a"))).toBe(false);
+      expect(readFileSync("/proc/self/mounts", "utf8")).not.toContain(session.folder);
+      await session.ok("attach a");
+      await session.sh("e2fsck -fn dev/a 2>&1");
+      await session.ok(["mount", "a", session.path("mnt")]);
+      await session.sh("cmp /etc/services mnt/services");
+      await session.ok("umount a");
+    }));
+
+  test("follow a new name, refuse writes when read-only, and never touch a link that is not theirs", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool a --size 32m");
+      await session.ok("attach a");
+      await session.sh(
+        "head -c 100000 /dev/urandom > bytes; truncate -s 100352 bytes; dd if=bytes of=dev/a conv=fsync 2>&1",
+      );
+      await session.ok("thin rename a z");
+      expect([existsSync(session.dev("a")), existsSync(session.dev("z"))]).toEqual([false, true]);
+      await session.sh("cmp -n 100352 bytes dev/z");
+      await session.ok("detach z");
+
+      await session.ok("attach z --read-only");
+      expect(await session.sh("blockdev --getro dev/z")).toBe("1");
+      await expect(session.sh("dd if=/dev/zero of=dev/z bs=4k count=1 oflag=direct")).rejects.toThrow(
+        /Read-only|not permitted/,
+      );
+      await session.sh("cmp -n 100352 bytes dev/z");
+      await session.ok("detach z");
+
+      await session.ok("thin create pool b --size 32m");
+      symlinkSync("/dev/null", session.dev("b"));
+      expect((await session.udm("attach b")).stderr).toMatch(
+        /^udm: .*dev\/b is there already: a link to \/dev\/null\nhint: /,
+      );
+      expect(readlinkSync(session.dev("b"))).toBe("/dev/null");
+      await session.sh("rm dev/b");
+      writeFileSync(session.dev("b"), "mine");
+      expect((await session.udm("attach b")).stderr).toMatch(/is there already: a file/);
+      await session.sh("rm dev/b");
+      // A link to a loop device that nobody has is what a crash of the machine leaves.
+      symlinkSync("/dev/loop4095", session.dev("b"));
+      expect((await session.udm("doctor --quiet")).stdout).toContain(`rm ${session.dev("b")}\n`);
+      await session.ok("attach b");
+      expect(lstatSync(session.dev("b")).isSymbolicLink()).toBe(true);
+      // Somebody who has it open keeps it.
+      const holder = session.start("sleep", ["30"], {});
+      const held = session.sh(`exec 9<dev/b; sleep 2`);
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      expect((await session.udm("detach b")).stderr).toMatch(/is open in process \d+ \(.*\)\nhint: end process/);
+      holder.kill();
+      await held;
+      await session.ok("detach b");
+    }));
+});
