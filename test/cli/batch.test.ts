@@ -100,12 +100,12 @@ test("--json is one document, and each failure another on standard error", async
       version: 1,
       atomic: false,
       lines: [
-        { line: 1, command: ["thin", "snap", "p0", "a"], status: 0, result: { ok: true }, error: null },
+        { line: 1, command: ["thin", "snap", "p0", "a"], status: 0, result: { version: 1, ok: true }, error: null },
         {
           line: 2,
           command: ["thin", "list", "-o", "NAME"],
           status: 0,
-          result: { thins: [{ name: "p0" }, { name: "a" }] },
+          result: { version: 1, thins: [{ name: "p0" }, { name: "a" }] },
           error: null,
         },
         expect.objectContaining({

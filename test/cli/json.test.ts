@@ -1,9 +1,57 @@
-/** The shapes of --json: one document on standard output, sizes in bytes, the same keys whatever the state. */
-import { expect, test } from "vitest";
-import { type Session, withSession } from "./session.js";
+/** The shapes of --json: one document on standard output that fits its schema, sizes in bytes, the same keys whatever the state. */
+import { afterAll, describe, expect, test } from "vitest";
+import { COMMANDS } from "../../src/commands/index.js";
+import { DOCUMENTS, NOUNS } from "../../src/commands/schema/documents.js";
+import { schemaOf } from "../../src/commands/schema/json-schema.js";
+import { faultsOf } from "../support/json-schema.js";
+import { type RunOptions, type Session, withSession } from "./session.js";
 
-async function json(session: Session, line: string): Promise<Record<string, unknown>> {
-  return JSON.parse(await session.ok(`${line} --json`));
+/** Print bytes: they refuse --json. */
+const RAW = ["thin read", "device read"];
+/** Families whose documents are described by schemas. */
+const FAMILIES = [undefined, "loop", "pool", "thin", "table", "device"];
+const ELSEWHERE = ["serve", "attach", "detach", "mount", "umount", "monitor", "events"];
+
+const seen = new Set<string>();
+
+/** Runs a command with --json. @returns its document without the version, which fits the schema of its noun */
+async function json(
+  session: Session,
+  line: string | readonly string[],
+  options: RunOptions & { readonly noun?: string } = {},
+): Promise<Record<string, unknown>> {
+  const words = typeof line === "string" ? line.split(" ") : [...line];
+  const document: unknown = JSON.parse(await session.ok([...words, "--json"], options));
+  const { title, noun } = nounOf(words, options.noun);
+  expect(faultsOf(schemaOf(noun), document), words.join(" ")).toEqual([]);
+  seen.add(title);
+  const { version, ...rest } = document as Record<string, unknown>;
+  expect(version, words.join(" ")).toBe(DOCUMENTS[noun].hasVersion === false ? undefined : 1);
+  if (!words.includes("-o")) checkAllKeys(noun, rest);
+  return rest;
+}
+
+function nounOf(words: readonly string[], wanted: string | undefined) {
+  const [first = "", second = ""] = words;
+  const entry = COMMANDS.find(
+    ({ family, name }) => (family === first && name === second) || (family === undefined && name === first),
+  );
+  if (entry === undefined) throw new Error(`no command ${words.join(" ")}`);
+  const title = entry.family === undefined ? entry.name : `${entry.family} ${entry.name}`;
+  const noun = NOUNS.find((each) =>
+    wanted === undefined ? DOCUMENTS[each].commands.includes(title) : each === wanted,
+  );
+  if (noun === undefined) throw new Error(`no document of ${title}`);
+  return { title, noun };
+}
+
+/** Rows of a report have all keys when no columns were chosen. */
+function checkAllKeys(noun: (typeof NOUNS)[number], document: Record<string, unknown>): void {
+  if (noun === "pools" || noun === "runs") return;
+  const [key, rows] = Object.entries(document)[0] ?? [];
+  const field = key === undefined ? undefined : DOCUMENTS[noun].shape.fields[key];
+  if (field?.kind !== "list" || field.of.kind !== "record" || field.of.isSelection !== true) return;
+  for (const row of rows as object[]) expect(Object.keys(row)).toEqual(Object.keys(field.of.fields));
 }
 
 test("every report has its shape", async () => {
@@ -13,7 +61,7 @@ test("every report has its shape", async () => {
     });
     await session.ok("loop attach data.img --size 1g");
     const table = "0 2097152 thin-pool 7:0 7:1 128 0";
-    expect(JSON.parse(await session.ok(["--json", "pool", "create", "pool", "--table", table]))).toEqual({
+    expect(await json(session, ["pool", "create", "pool", "--table", table])).toEqual({
       pool: { name: "pool", formatted: true, thinIds: [] },
     });
     expect(await json(session, "thin create pool vol --size 64m")).toEqual({ ok: true });
@@ -123,5 +171,129 @@ test("every report has its shape", async () => {
       exported: { bytes: 64 * 2 ** 20, verified: true },
     });
     expect(await json(session, "table save")).toMatchObject({ tables: expect.stringMatching(/^pool,,0,rw,/) });
+  });
+});
+
+test("every change has its document", async () => {
+  await withSession(async (session) => {
+    await json(session, "loop attach meta.img --size 16m");
+    await json(session, "loop attach data.img --size 1g");
+    await json(session, "loop attach spare.img --size 1m");
+    await json(session, "loop resize 7:2 2m");
+    await json(session, "loop detach 7:2");
+    await json(session, ["pool", "create", "pool", "--table", "0 2097152 thin-pool 7:0 7:1 128 0"]);
+    await json(session, "pool set pool --low-water 10%");
+    await json(session, "thin create pool vol --size 1m");
+    expect(await json(session, "thin write vol", { input: "x".repeat(1000) })).toEqual({ written: 1000 });
+    await session.bash("head -c 300000 /dev/urandom > image");
+    expect(await json(session, "thin import vol image")).toEqual({
+      imported: { bytes: 300000, dataBytes: 300000, verified: false },
+    });
+    await json(session, "thin snap vol snap");
+    await json(session, "thin rename snap other");
+    await json(session, "thin resize other +1m");
+    await json(session, "thin deactivate other");
+    await json(session, "thin activate pool:1 other");
+    await json(session, "thin rollback vol other -y");
+    await json(session, "thin delete other -y");
+    await json(session, "pool message pool create_thin 7");
+    expect(await json(session, "device message pool 0 delete 7")).toEqual({ answer: null });
+    await json(session, ["table", "load", "z", "--table", "0 8 zero"]);
+    await json(session, "table resume z");
+    await json(session, "table suspend z");
+    await json(session, ["table", "load", "z", "--table", "0 16 zero"]);
+    await json(session, "table clear z");
+    await json(session, "table resume z");
+    await json(session, "table status pool");
+    await json(session, "device rename z y");
+    await json(session, "device info y");
+    await json(session, "device wait vol 99");
+    await json(session, "device write vol", { input: "y" });
+    await json(session, "device import vol image");
+    await json(session, "device export vol out");
+    await json(session, "device trim vol -y");
+    await json(session, "device remove y");
+    expect(await json(session, "table restore", { input: "y,,,rw,0 8 zero" })).toEqual({ restored: ["y"] });
+    await json(session, "thin delete vol -y");
+    await json(session, "pool remove pool");
+  });
+});
+
+test("so have the commands of one word", async () => {
+  await withSession(async (session) => {
+    await session.ok("pool create pool --data d --metadata m --data-size 64m --metadata-size 16m");
+    expect(await json(session, "status")).toMatchObject({ status: { pools: [{ name: "pool", mode: "write" }] } });
+    const doctor = JSON.parse((await session.udm("doctor --json")).stdout);
+    expect(faultsOf(schemaOf("doctor"), doctor)).toEqual([]);
+    seen.add("doctor");
+    await json(session, "completion bash");
+    expect(await json(session, "batch", { input: "thin create pool a --size 1m\nthin list\n" })).toMatchObject({
+      lines: [{ result: { ok: true } }, { result: { thins: [{ name: "a" }] } }],
+      done: 2,
+      failed: 0,
+    });
+    expect(await json(session, "shell", { input: "pool list\nexit\n" })).toMatchObject({ done: 1 });
+    await json(session, "schema");
+    expect(await json(session, "pool set pool --low-water 1 --dry-run", { noun: "plan" })).toMatchObject({
+      plan: expect.arrayContaining(["dmsetup resume pool"]),
+    });
+    expect(await json(session, "pool status -o NAME,SIZE")).toEqual({ pools: [{ name: "pool", size: 64 * 2 ** 20 }] });
+  });
+});
+
+afterAll(() => {
+  const titles = COMMANDS.filter(({ family, name }) => FAMILIES.includes(family) && !ELSEWHERE.includes(name)).map(
+    ({ family, name }) => (family === undefined ? name : `${family} ${name}`),
+  );
+  expect(titles.filter((title) => !seen.has(title))).toEqual(RAW);
+});
+
+describe("with --json a failure", () => {
+  const LINES = [
+    "loop detach 7:9",
+    "loop resize 7:9",
+    "loop list 7:9",
+    "pool status nope",
+    "pool resize nope +1g",
+    "pool set nope --low-water 1",
+    "pool message nope delete 1",
+    "pool map nope",
+    "pool remove nope",
+    "thin create nope a --size 1m",
+    "thin delete nope -y",
+    "thin usage nope",
+    "thin map nope",
+    "thin diff nope nope2",
+    "thin read nope",
+    "thin export nope -",
+    "thin import nope file",
+    "table show nope",
+    "table resume nope",
+    "device info nope",
+    "device deps nope",
+    "device rename nope other",
+    "device wait nope",
+    "thin list -o NOPE",
+    "thin list --sort NOPE",
+    "thin create pool a --size 1m -o NAME",
+    "thin list --units x",
+    "batch nofile",
+    "completion tcsh",
+    "schema nope",
+    "nonsense",
+  ];
+
+  test("leaves standard output empty and tells one document on standard error", async () => {
+    await withSession(async (session) => {
+      for (const line of LINES) {
+        const ran = await session.udm(`${line} --json`);
+        expect(ran.status, line).toBeGreaterThan(0);
+        expect(ran.stdout, line).toBe("");
+        expect(faultsOf(schemaOf("error"), JSON.parse(ran.stderr)), line).toEqual([]);
+      }
+      const check = JSON.parse((await session.udm("pool check nope --json")).stdout);
+      expect(faultsOf(schemaOf("check"), check)).toEqual([]);
+      expect(check).toMatchObject({ check: { verdict: "UNKNOWN", status: 3 } });
+    });
   });
 });

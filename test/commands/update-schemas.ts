@@ -1,0 +1,3 @@
+import { writeFiles } from "./schema-files.js";
+
+writeFiles();
