@@ -190,7 +190,9 @@ export class Extender {
       ...(metadataBytes === undefined ? {} : { metadata: { kind: "absolute", bytes: metadataBytes } }),
     });
     session.log(`pool ${record.name} extended to ${resized.dataBytesAfter} and ${resized.metadataBytesAfter} bytes`);
-    this.#tell({ time: now(), event: "extended", pool: record.name, ...resized });
+    const { dataBytesBefore, dataBytesAfter, metadataBytesBefore, metadataBytesAfter } = resized;
+    const sizesTold = { dataBytesBefore, dataBytesAfter, metadataBytesBefore, metadataBytesAfter };
+    this.#tell({ time: now(), event: "extended", pool: record.name, ...sizesTold });
     return resized;
   }
 

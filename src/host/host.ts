@@ -151,6 +151,15 @@ export interface PoolResized {
   readonly dataBytesAfter: number;
   readonly metadataBytesBefore: number;
   readonly metadataBytesAfter: number;
+  /** Files that could become larger than what their file systems have left. */
+  readonly overcommitted: readonly Overcommit[];
+}
+
+export interface Overcommit {
+  readonly file: string;
+  /** What the file takes once every byte of it is used, beyond what it takes now. */
+  readonly neededBytes: number;
+  readonly freeBytes: number;
 }
 
 export interface ThinCreate {

@@ -6,13 +6,13 @@
 import { statSync } from "node:fs";
 import { type DeviceRecord, formatTable, type LoopRecord } from "../device-registry/index.js";
 import { messageOf, StateError } from "../errors/index.js";
-import { setFileSize } from "../io/index.js";
+import { freeBytes, setFileSize } from "../io/index.js";
 import { MAX_METADATA_BLOCKS, METADATA_BLOCK_BYTES } from "../persistent-data/index.js";
 import { poolConfigOf, type TargetLine } from "../targets/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import { LOOP_MAJOR } from "./below.js";
 import type { Core } from "./core.js";
-import type { Plan, PoolResize, PoolResized, SizeTarget } from "./host.js";
+import type { Overcommit, Plan, PoolResize, PoolResized, SizeTarget } from "./host.js";
 import { dmsetupReload, quoted } from "./plan-text.js";
 import type { Session } from "./session.js";
 import { getPool } from "./thin-records.js";
@@ -194,8 +194,17 @@ async function planResize(session: Session, request: PoolResize): Promise<Resize
       dataBytesAfter: dataAfter,
       metadataBytesBefore: metadataBefore,
       metadataBytesAfter: metadataAfter,
+      overcommitted: steps.flatMap(overcommitOf),
     },
   };
+}
+
+/** A sparse file takes what it needs when it needs it; whether that will be there is worth knowing now. */
+function overcommitOf(step: Step): readonly Overcommit[] {
+  if (step.kind !== "file") return [];
+  const free = freeBytes(step.path);
+  const needed = step.toBytes - statSync(step.path).blocks * SECTOR_BYTES;
+  return free === undefined || needed <= free ? [] : [{ file: step.path, neededBytes: needed, freeBytes: free }];
 }
 
 /** The line that counts: the one that waits for a resume, else the live one. */

@@ -39,6 +39,10 @@ export function resizeCommand(context: Context): Command {
           plan: (host) => host.plan.resizePool(request),
           run: (host) => host.resizePool(request),
           show: (done) => {
+            for (const { file, neededBytes, freeBytes } of done.overcommitted) {
+              const free = `its file system has ${formatBytes(freeBytes)} free`;
+              context.note(`overcommitted: ${file} may come to need ${formatBytes(neededBytes)} more, ${free}`);
+            }
             if (!context.globals.verbose) return;
             context.note(`data ${formatBytes(done.dataBytesBefore)} -> ${formatBytes(done.dataBytesAfter)}`);
             context.note(

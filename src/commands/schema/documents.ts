@@ -86,6 +86,7 @@ const SHAPES = {
       dataBytesAfter: bytes(),
       metadataBytesBefore: bytes(),
       metadataBytesAfter: bytes(),
+      overcommitted: list(record({ file: text(), neededBytes: bytes(), freeBytes: bytes() })),
     }),
   }),
   check: record({
