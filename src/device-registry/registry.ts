@@ -3,6 +3,7 @@
  * file keeps; a device is opened from its record when its bytes or its status are wanted, together with all that is
  * below it, and closed by `close`. One caller at a time.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf, StateError, type UdmError } from "../errors/index.js";
 import type { BlockDevice } from "../io/index.js";
 import {
@@ -73,6 +74,10 @@ export interface Hold extends AsyncDisposable {
   /** May be called twice. What was open only for it is closed by the owner of the registry. */
   release(): void;
 }
+
+/** A device that does not come to rest is looked at this often; writes that wait for room are not waited for longer. */
+const DRAIN_LOOK_MS = 20;
+const DRAIN_LOOKS = 10;
 
 interface Opened {
   readonly device: MappedDevice;
@@ -284,8 +289,7 @@ export class Registry {
     if (record.live !== undefined && (isPool(record) || this.#opened.has(record.minor))) {
       const { device } = await this.#open(record);
       const noflush = options.noflush ?? false;
-      if (!isPool(record)) await this.#quietAbove(record);
-      await device.suspend({ noflush });
+      await this.#bringToRest(record, device, { noflush });
       for (const { target } of device.segments) await target.suspend?.({ noflush });
     }
     this.#update(name, { suspended: true });
@@ -315,8 +319,7 @@ export class Registry {
       await this.clear(name);
       const open = this.#opened.get(record.minor)?.device;
       if (open !== undefined && open.segments.length > 0) {
-        if (!isPool(record)) await this.#quietAbove(record);
-        await open.suspend({ noflush: false });
+        await this.#bringToRest(record, open);
       }
       this.#update(record.name, { suspended: true });
       throw error;
@@ -325,8 +328,7 @@ export class Registry {
     const isOpen = opened.device.segments.length > 0;
     if (isOpen || (record.live !== undefined && isPool(record))) {
       const { device } = await this.#open(record);
-      if (!isPool(record)) await this.#quietAbove(record);
-      await device.suspend({ noflush: false });
+      await this.#bringToRest(record, device);
       if (!record.suspended) for (const { target } of device.segments) await target.suspend?.({ noflush: false });
     }
     opened.inactive ??= await this.#openTargets(record, next.lines, next.readOnly);
@@ -407,9 +409,8 @@ export class Registry {
     const opened = this.#opened.get(record.minor);
     if (opened === undefined || opened.device.segments.length === 0) return this.#update(record.name, { live });
     const segments = await this.#openTargets(record, live, record.readOnly);
-    await this.#quietAbove(record);
+    await this.#bringToRest(record, opened.device);
     const old = opened.device.segments;
-    await opened.device.suspend({ noflush: false });
     opened.device.setTargets(segments, {
       sizeBytes: tableSectors(live) * SECTOR_BYTES,
       isReadOnly: record.readOnly,
@@ -470,7 +471,15 @@ export class Registry {
 
   /** The requests of held devices wait, and nothing of the open pools is committed but by `commitHeld`, until `letGo`. */
   async holdBack(): Promise<void> {
-    for (const minor of this.#holds.keys()) await this.#opened.get(minor)?.device.suspend({ noflush: false });
+    try {
+      for (const minor of this.#holds.keys()) {
+        const [record, opened] = [this.#recordOf(minor), this.#opened.get(minor)];
+        if (record !== undefined && opened !== undefined) await this.#drain(record, opened.device);
+      }
+    } catch (error) {
+      this.letGo();
+      throw error;
+    }
     for (const { pool } of this.openPools()) {
       if (pool.canChangeMetadata) await pool.commit();
       pool.holdsCommits = true;
@@ -579,8 +588,40 @@ export class Registry {
       const { device, pool } = this.#openedOf(user);
       if (device.isSuspended) continue;
       if (!isPool(user)) await this.#quietAbove(user);
-      await device.suspend({ noflush: false });
+      await this.#drain(user, device);
       await pool?.suspend();
+    }
+  }
+
+  /** A device and what stands on it: nothing is under way, what comes waits. When it fails, all goes on. */
+  async #bringToRest(record: DeviceRecord, device: MappedDevice, { noflush = false } = {}): Promise<void> {
+    try {
+      if (!isPool(record)) await this.#quietAbove(record);
+      if (noflush) await device.suspend({ noflush });
+      else await this.#drain(record, device);
+    } catch (error) {
+      await this.#resumeAbove(record);
+      throw error;
+    }
+  }
+
+  /**
+   * Holds new requests and waits for those under way. Writes that wait for room in their pool would keep everybody waiting,
+   * and with them whoever could make room: then the device goes on. @throws StateError EBUSY
+   */
+  async #drain(record: DeviceRecord, device: MappedDevice): Promise<void> {
+    let isDrained = false;
+    const drained = device.suspend({ noflush: false }).then(() => {
+      isDrained = true;
+    });
+    for (let looks = 0; !isDrained; looks++) {
+      await Promise.race([drained, sleep(DRAIN_LOOK_MS)]);
+      const full = this.openPools().find(({ pool }) => pool.waitingWrites > 0);
+      if (isDrained || full === undefined || looks < DRAIN_LOOKS) continue;
+      if (!this.#isHeldBack(record)) device.resume();
+      throw new StateError("EBUSY", `'${record.name}' has writes that wait for room in pool '${full.record.name}'`, {
+        hint: `udm pool resize ${full.record.name}, or udm table suspend --noflush ${record.name}`,
+      });
     }
   }
 

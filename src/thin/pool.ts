@@ -168,6 +168,11 @@ export class Pool {
     return this.#mode === "out-of-data-space" && (!this.errorsIfNoSpace || this.#mayGetSpace);
   }
 
+  /** Writes that wait for room. */
+  get waitingWrites(): number {
+    return this.#spaceWaiters.length;
+  }
+
   /** Writes to a full pool wait from now on, for whoever will make it larger. */
   expectSpace(): void {
     this.#mayGetSpace = true;

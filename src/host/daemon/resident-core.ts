@@ -319,6 +319,9 @@ export class ResidentCore {
     const session = this.#fresh(client);
     try {
       if (session.intents.length > 0) await mend(session);
+      // What waits for room may be in the way of the operation.
+      const isFull = session.registry.openPools().some(({ pool }) => pool.waitingWrites > 0);
+      if (isFull) await this.extender.extendOpen(session);
       const result = await run(session);
       await settle(session, this.extender);
       return result;

@@ -303,3 +303,37 @@ test("one pool that fails does not take another down", async () => {
   await load.stop();
   expect(await counters(host, "a", load.blocks)).toEqual(load.acknowledged);
 });
+
+test("writes that wait for room keep nobody from making room", async () => {
+  const it = await makeDaemon();
+  const host = await it.connect();
+  await host.createPool({
+    name: "pool",
+    source: {
+      kind: "devices",
+      data: "data.img",
+      metadata: "meta.img",
+      dataSizeBytes: 4 * MIB,
+      metadataSizeBytes: 4 * MIB,
+    },
+    features: { errorIfNoSpace: false },
+  });
+  await host.createThin({ pool: "pool", name: "a", sizeBytes: 16 * MIB });
+  const hold = await it.hold(host, "a");
+  const bytes = pattern(8 * MIB, 3);
+  const writing = hold.device.write(0, bytes);
+  await expect.poll(async () => (await host.poolStatus("pool")).status.mode).toBe("out-of-data-space");
+  await expect(host.snapThin({ origin: "a", name: "s" })).rejects.toMatchObject({
+    code: "EBUSY",
+    message: "'a' has writes that wait for room in pool 'pool'",
+  });
+  await expect(host.begin("batch")).rejects.toMatchObject({ code: "EBUSY" });
+  await host.suspend("pool");
+  await host.resume("pool");
+  await host.resizePool({ name: "pool", data: { kind: "absolute", bytes: 16 * MIB } });
+  await writing;
+  await host.snapThin({ origin: "a", name: "s" });
+  expect((await read(host, "s", 0, bytes.length)).equals(bytes)).toBe(true);
+  await it.daemon.stop();
+  expectClean(it);
+});
