@@ -7,7 +7,7 @@ export interface Change<Result> {
   /** The same in commands of the classic tools; makes the same refusals and changes nothing. Empty: nothing to do. */
   readonly plan: (host: Host) => Promise<Plan>;
   /** What is destroyed, `delete thin device 'x'`; asked before it runs. */
-  readonly destroys?: string | undefined;
+  readonly destroys?: string | undefined | ((host: Host) => Promise<string | undefined>);
   readonly run: (host: Host) => Promise<Result>;
   /** Prints the result; without it only --json prints. */
   readonly show?: (result: Result) => void | Promise<void>;
@@ -26,7 +26,8 @@ export async function change<Result>(context: Context, steps: Change<Result>): P
   if (steps.destroys !== undefined && !context.globals.yes) {
     // Ask only for what could be done: an unknown name is reported as that.
     const plan = await steps.plan(host);
-    if (plan.length > 0) await context.confirm(steps.destroys);
+    const deed = typeof steps.destroys === "function" ? await steps.destroys(host) : steps.destroys;
+    if (plan.length > 0 && deed !== undefined) await context.confirm(deed);
   }
   const result = await steps.run(host);
   if (context.globals.json) context.json(steps.json?.(result) ?? ({ ok: true } satisfies DocumentOf<"done">));

@@ -5,7 +5,7 @@
 import { statSync } from "node:fs";
 import { dirname } from "node:path";
 import { type DeviceRecord, formatTable, parseConcise, Registry, tableSectors } from "../device-registry/index.js";
-import { InvariantError, StateError } from "../errors/index.js";
+import { InvariantError, IoError, StateError } from "../errors/index.js";
 import { Claims, FileDevice } from "../io/index.js";
 import type { TargetLine } from "../targets/index.js";
 import { type Pool, parsePoolMessage } from "../thin/index.js";
@@ -17,7 +17,7 @@ import { dmsetupReload, quoted } from "./plan-text.js";
 import { checkSettings, refuseDeletingActive, settingsLine } from "./pools.js";
 import type { Session } from "./session.js";
 import { orderByDependency } from "./tables.js";
-import { getPool, hasDevice } from "./thin-records.js";
+import { getPool, hasDevice, isPoolRecord } from "./thin-records.js";
 import { openDevice, rangeOf, refuseDiscard, refuseWriting } from "./transfer.js";
 
 /** Targets that leave nothing on what they stand on when they are taken up. */
@@ -94,20 +94,24 @@ function messageCommand(record: DeviceRecord, sector: number, words: readonly st
 async function checkMessage(session: Session, record: DeviceRecord, words: readonly string[]): Promise<void> {
   if (words[0]?.toLowerCase() === "delete") refuseDeletingActive(session, record, Number(words[1]));
   const { pool } = await session.registry.openPool(record.name);
-  const message = parsePoolMessage(words);
   if (!pool.canChangeMetadata) {
-    throw new StateError("EOPNOTSUPP", `pool '${record.name}' is in ${pool.mode} mode and takes no messages`, {
-      hint: `udm pool status ${record.name}`,
-    });
+    throw new StateError(
+      "EOPNOTSUPP",
+      `${pool.name}: unable to service pool target messages in READ_ONLY or FAIL mode`,
+      { hint: "see 'udm pool status'; grow full metadata, or repair a pool that needs a check" },
+    );
   }
+  const message = parsePoolMessage(words);
   switch (message.kind) {
     case "createThin":
-      return refusePresent(pool, record, message.id);
+      return refusePresent(pool, message.id);
     case "createSnapshot":
-      refusePresent(pool, record, message.id);
-      return refuseAbsent(pool, record, message.origin);
+      refusePresent(pool, message.id);
+      pool.metadata.details(message.origin);
+      return;
     case "delete":
-      return refuseAbsent(pool, record, message.id);
+      pool.metadata.details(message.id);
+      return;
     case "setTransactionId": {
       const { transactionId } = pool.metadata;
       if (transactionId === message.from) return;
@@ -126,16 +130,9 @@ async function checkMessage(session: Session, record: DeviceRecord, words: reado
   }
 }
 
-function refusePresent(pool: Pool, record: DeviceRecord, id: number): void {
+function refusePresent(pool: Pool, id: number): void {
   if (!hasDevice(pool, id)) return;
-  throw new StateError("EEXIST", `pool '${record.name}' has a device ${id} already`, { hint: "choose another id" });
-}
-
-function refuseAbsent(pool: Pool, record: DeviceRecord, id: number): void {
-  if (hasDevice(pool, id)) return;
-  throw new StateError("ENODATA", `pool '${record.name}' has no device ${id}`, {
-    hint: `udm thin list ${record.name}`,
-  });
+  throw new StateError("EEXIST", `thin device ${id} exists in the pool already`, { hint: "choose another id" });
 }
 
 // Tables and mapped devices
@@ -260,6 +257,9 @@ export function planDeviceMessage(core: Core, name: string, sector: number, word
   return core.change(`device message ${name} --dry-run`, async (session) => {
     const record = session.registry.get(name);
     const split = words.flatMap((word) => word.trim().split(/\s+/)).filter((word) => word !== "");
+    if (split[0]?.toLowerCase() === "delete" && isPoolRecord(record)) {
+      refuseDeletingActive(session, record, Number(split[1]));
+    }
     const line = lineAt(record, sector);
     if (line?.type === "thin-pool" && split[0]?.startsWith("@") === false) await checkMessage(session, record, split);
     // Nobody else takes messages: the registry says so itself, before anything is done.
@@ -326,8 +326,10 @@ export function planTransfer(
 function refuseTargetFile(path: string): void {
   const present = statSync(path, { throwIfNoEntry: false });
   if (present === undefined) {
-    statSync(dirname(path));
-    return;
+    if (statSync(dirname(path), { throwIfNoEntry: false }) !== undefined) return;
+    throw new IoError("ENOENT", `${path}: cannot be written: no such file or directory`, {
+      hint: "make its folder first: mkdir -p",
+    });
   }
   if (!present.isFile() && !present.isBlockDevice()) {
     throw new StateError("EINVAL", `${path} is neither a regular file nor a block device`, {

@@ -8,7 +8,7 @@
  * A flush that failed is never followed by one that succeeds: the kernel reports a lost write once and then forgets it,
  * so a later success would vouch for bytes that are gone.
  */
-import { fdatasync, fdatasyncSync, fstatSync, readSync, writeSync } from "node:fs";
+import { fdatasync, fdatasyncSync, fstatSync, futimesSync, readSync, writeSync } from "node:fs";
 import { promisify } from "node:util";
 import { codeOf, IoError, SpaceError, type UdmError } from "../errors/index.js";
 import { type Backing, backingBytes } from "./backing.js";
@@ -296,13 +296,20 @@ export class FileIo implements SyncIo {
 
   #probePunch(): boolean {
     const beyond = { offset: Math.ceil((this.base + this.sizeBytes) / 4096) * 4096 + 2 ** 30, length: 4096 };
+    const { atime, mtime } = fstatSync(this.fd);
     try {
       if (this.native !== undefined) this.native.punchHole(this.fd, beyond);
       else this.#runOnFd("fallocate", ["--punch-hole", ...rangeArguments(beyond)]);
-      return true;
     } catch {
       return false;
     }
+    try {
+      // Nothing changed in the file; its time says so, where we may set it.
+      futimesSync(this.fd, atime, mtime);
+    } catch (error) {
+      if (codeOf(error) !== "EPERM") throw this.failure("discard", 0, 0, error);
+    }
+    return true;
   }
 
   /** A discard of whole logical blocks inside the range; the rest keeps its bytes, as it may. */

@@ -162,6 +162,7 @@ test("every report has its shape", async () => {
         dataBytesAfter: 2 ** 31,
         metadataBytesBefore: 16 * 2 ** 20,
         metadataBytesAfter: 16 * 2 ** 20,
+        overcommitted: [],
       },
     });
     expect(await json(session, "thin trim vol --offset 0 --length 64k -y")).toEqual({

@@ -36,6 +36,6 @@ export function listCommand(context: Context): Command {
     });
 }
 
-function isNamed(loop: LoopInfo, dev: string): boolean {
+export function isNamed(loop: LoopInfo, dev: string): boolean {
   return [loop.dev, `loop${loop.number}`, `/dev/loop${loop.number}`].includes(dev);
 }
