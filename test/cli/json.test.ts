@@ -3,6 +3,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import { COMMANDS } from "../../src/commands/index.js";
 import { DOCUMENTS, NOUNS } from "../../src/commands/schema/documents.js";
 import { schemaOf } from "../../src/commands/schema/json-schema.js";
+import { runMain } from "../commands/run-main.js";
 import { faultsOf } from "../support/json-schema.js";
 import { type RunOptions, type Session, withSession } from "./session.js";
 
@@ -287,7 +288,7 @@ describe("with --json a failure", () => {
   test("leaves standard output empty and tells one document on standard error", async () => {
     await withSession(async (session) => {
       for (const line of LINES) {
-        const ran = await session.udm(`${line} --json`);
+        const ran = await runMain(`${line} --json`.split(" "), { environment: session.environment });
         expect(ran.status, line).toBeGreaterThan(0);
         expect(ran.stdout, line).toBe("");
         expect(faultsOf(schemaOf("error"), JSON.parse(ran.stderr)), line).toEqual([]);
