@@ -34,6 +34,7 @@ export interface DaemonOptions {
 
 /** How long a daemon that nobody needs waits for somebody who might. */
 const IDLE_MS = 1000;
+const LEAST_IDLE_MS = 20;
 /** Longest time that operations under way have to end by themselves when the daemon ends. */
 const GRACE_MS = 1000;
 /** One who connects has this long to say who it is. */
@@ -49,6 +50,8 @@ export class Daemon implements AsyncDisposable {
   readonly #server: Server;
   readonly #sinceMs = Date.now();
   #endsWhenIdle: boolean;
+  /** When it was last needed; looking at it is no need. */
+  #neededMs = performance.now();
   #idleTimer: NodeJS.Timeout | undefined;
   #stopping: Promise<void> | undefined;
   readonly #ended: Promise<void>;
@@ -99,7 +102,10 @@ export class Daemon implements AsyncDisposable {
       kinds: options.kinds,
       runDir: options.runDir,
       log: this.#log,
-      onChange: () => this.#watchIdle(),
+      onChange: () => {
+        this.#neededMs = performance.now();
+        this.#watchIdle();
+      },
     });
     this.#server = createServer({ allowHalfOpen: false }, (socket) => this.#onConnection(socket));
     this.#server.maxConnections = MAX_CONNECTIONS;
@@ -229,10 +235,13 @@ export class Daemon implements AsyncDisposable {
     clearTimeout(this.#idleTimer);
     if (!this.#endsWhenIdle || this.#stopping !== undefined) return;
     if (this.#services.count > 0 || this.#connections.size > 0) return;
-    this.#idleTimer = setTimeout(() => {
-      this.#log("nothing is served any more");
-      void this.stop().catch(() => undefined);
-    }, this.#options.idleMs ?? IDLE_MS);
+    this.#idleTimer = setTimeout(
+      () => {
+        this.#log("nothing is served any more");
+        void this.stop().catch(() => undefined);
+      },
+      Math.max(LEAST_IDLE_MS, this.#neededMs + (this.#options.idleMs ?? IDLE_MS) - performance.now()),
+    );
   }
 }
 
