@@ -2,7 +2,7 @@
 
 import { LOOP_MAJOR } from "./below.js";
 import type { Session } from "./session.js";
-import { findThinDevice, hasDevice, setThins, thinsOf } from "./thin-records.js";
+import { findThinDevice, forgetThins, hasDevice, thinsOf } from "./thin-records.js";
 
 export async function followUp(session: Session): Promise<void> {
   forgetLostThins(session);
@@ -33,11 +33,7 @@ async function removeDeferred(session: Session): Promise<void> {
         // Nothing names it any more: a cut between the two steps leaves it to be deleted by the next operation.
         const { pool: service } = await registry.openPool(pool.name);
         if (hasDevice(service, thin.id)) await service.message(["delete", String(thin.id)]);
-        setThins(
-          session,
-          pool.name,
-          thinsOf(registry.get(pool.name)).filter((each) => each.id !== thin.id),
-        );
+        forgetThins(session, pool.name, new Set([thin.id]));
         again = true;
       }
     }
@@ -56,10 +52,10 @@ function forgetLostThins(session: Session): void {
   for (const { record, pool } of session.registry.openPools()) {
     const known = thinsOf(record);
     if (known.length === 0 || pool.metadata.isFailed) continue;
-    const kept = known.filter(
-      (thin) => hasDevice(pool, thin.id) && pool.metadata.details(thin.id).creationTime === thin.creationTime,
+    const lost = known.filter(
+      (thin) => !hasDevice(pool, thin.id) || pool.metadata.details(thin.id).creationTime !== thin.creationTime,
     );
-    if (kept.length < known.length) setThins(session, record.name, kept);
+    if (lost.length > 0) forgetThins(session, record.name, new Set(lost.map(({ id }) => id)));
   }
 }
 

@@ -31,11 +31,23 @@ export async function dropThin(session: Session, pool: string, id: number): Prom
   const { registry } = session;
   const device = findThinDevice(session, registry.get(pool), id);
   if (device !== undefined && registry.openCount(device) === 0) await registry.remove(device.name);
+  forgetThins(session, pool, new Set([id]));
+}
+
+/** They are no snapshots' origins any more either: their ids may soon be other devices'. */
+export function forgetThins(session: Session, pool: string, ids: ReadonlySet<number>): void {
+  const kept = thinsOf(session.registry.get(pool)).filter(({ id }) => !ids.has(id));
   setThins(
     session,
     pool,
-    thinsOf(registry.get(pool)).filter((each) => each.id !== id),
+    kept.map((thin) => withoutOrigin(thin, ids)),
   );
+}
+
+function withoutOrigin(thin: ThinRecord, ids: ReadonlySet<number>): ThinRecord {
+  if (thin.origin === undefined || !ids.has(thin.origin)) return thin;
+  const { origin: _, ...rest } = thin;
+  return rest;
 }
 
 /** Makes the mapped device of a thin device; where that fails none is left. */

@@ -219,6 +219,23 @@ describe("thin devices", () => {
     expect((await host.deviceInfo("a")).sizeBytes).toBe(20 * MIB);
   });
 
+  test("a snapshot of a deleted device is not taken for one of the device that gets its id", async () => {
+    const host = await makeHost();
+    await makePool(host);
+    await host.createThin({ pool: "pool", name: "a", sizeBytes: MIB });
+    await host.snapThin({ origin: "a", name: "s" });
+    expect((await host.listThins()).map(({ name, id, origin }) => [name, id, origin])).toEqual([
+      ["a", 0, undefined],
+      ["s", 1, "a"],
+    ]);
+    await host.deleteThin("a");
+    await host.createThin({ pool: "pool", name: "b", sizeBytes: MIB });
+    expect((await host.listThins()).map(({ name, id, origin }) => [name, id, origin])).toEqual([
+      ["b", 0, undefined],
+      ["s", 1, undefined],
+    ]);
+  });
+
   test("a device whose external origin cannot be opened leaves nothing behind", async () => {
     const host = await makeHost();
     await makePool(host);
