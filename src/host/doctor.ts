@@ -21,6 +21,7 @@ import { SUPERBLOCK, SUPERBLOCK_VALIDATOR } from "../thin/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import { LOOP_MAJOR } from "./below.js";
 import type { Core } from "./core.js";
+import { daemonPaths } from "./daemon/socket-path.js";
 import type { Capability, Examination, ExaminationRequest, Finding } from "./host.js";
 import { quoted } from "./plan-text.js";
 import { isPoolRecord } from "./thin-records.js";
@@ -57,6 +58,7 @@ export async function examine(core: Core, request: ExaminationRequest): Promise<
     }
   }
   examineEarlierBoot(core, findings);
+  const daemon = examineDaemon(core, findings);
   const { examineAttachments } = await import("./attachments/index.js");
   const folders = { stateDir: dirname(core.file.path), runDir: core.runDir, devFolder: request.devFolder };
   const names = (state?.devices ?? []).map((record) => record.name);
@@ -70,7 +72,7 @@ export async function examine(core: Core, request: ExaminationRequest): Promise<
       fix: `losetup -d ${loop.path}`,
     });
   }
-  return { machine: capabilities(core, request), findings };
+  return { machine: [...capabilities(core, request), daemon], findings };
 }
 
 // What there is to work with
@@ -239,6 +241,22 @@ function examineEarlierBoot(core: Core, findings: Finding[]): void {
       fix: `rm ${quoted(path)}`,
     });
   }
+}
+
+/** In a command this is reached only when nobody answered at the socket. */
+function examineDaemon(core: Core, findings: Finding[]): Capability {
+  const { socket } = daemonPaths({ stateDir: dirname(core.file.path), runDir: core.runDir });
+  const use = "exports, attached devices";
+  if (!core.isAlone) return { id: "daemon", isThere: true, detail: `process ${process.pid}, ${socket}`, use };
+  if (!exists(socket)) return { id: "daemon", isThere: true, detail: "not running; started when needed", use };
+  findings.push({
+    id: "stale-socket",
+    severity: "wrong",
+    subject: "daemon",
+    message: `${socket} was left behind by a daemon that was killed`,
+    fix: "udm daemon stop",
+  });
+  return { id: "daemon", isThere: true, detail: "not running; started when needed", use };
 }
 
 // Loop devices
