@@ -5,6 +5,7 @@
 import type { Argument, Command, Option } from "commander";
 import type { Context } from "./context.js";
 import { COMMANDS, globalOptions } from "./index.js";
+import type { Shape } from "./schema/shape.js";
 
 /** Page of each family, and of each command of one word; some share one. */
 export const FAMILY_PAGES: Readonly<Record<string, string>> = {
@@ -31,7 +32,7 @@ export const FAMILY_PAGES: Readonly<Record<string, string>> = {
   schema: "udm-json.5",
 };
 
-export type Section = "synopsis" | "options" | "common-options" | "commands";
+export type Section = "synopsis" | "options" | "common-options" | "commands" | "documents";
 
 const BEGIN = (section: Section) => `.\\" Generated ${section}: do not edit, npm run man writes it.`;
 const END = (section: Section) => `.\\" End of generated ${section}.`;
@@ -39,7 +40,7 @@ const END = (section: Section) => `.\\" End of generated ${section}.`;
 /** Fills the marked sections of a page. @throws Error when a mark has no end */
 export async function fillPage(page: string, family: string | undefined, context: Context): Promise<string> {
   let filled = page;
-  for (const section of ["synopsis", "options", "common-options", "commands"] as const) {
+  for (const section of ["synopsis", "options", "common-options", "commands", "documents"] as const) {
     const start = filled.indexOf(`${BEGIN(section)}\n`);
     if (start < 0) continue;
     const bodyStart = start + BEGIN(section).length + 1;
@@ -66,10 +67,56 @@ async function sectionLines(section: Section, family: string | undefined, contex
         const words = entry.family === undefined ? entry.name : `${entry.family} ${entry.name}`;
         return [".TP", `\\fBudm ${escaped(words)}\\fR`, `${sentence(entry.summary)}`];
       });
+    case "documents":
+      return documentLines();
     case "synopsis":
       return (await commandsOf(family, context)).flatMap(synopsisLines);
     case "options":
       return (await commandsOf(family, context)).flatMap(commandLines);
+  }
+}
+
+/** Every document of --json, with its keys. */
+async function documentLines(): Promise<string[]> {
+  const { DOCUMENTS, NOUNS } = await import("./schema/documents.js");
+  return NOUNS.flatMap((noun) => {
+    const { tells, commands, shape } = DOCUMENTS[noun];
+    return [".TP", `\\fB${noun}\\fR`, escaped(tells), `Of ${escaped(commands.join(", "))}.`, ...keyLines(shape)];
+  });
+}
+
+function keyLines(shape: Shape): readonly string[] {
+  switch (shape.kind) {
+    case "record":
+      return [".RS", ...Object.entries(shape.fields).flatMap(([key, field]) => keyEntry(key, field)), ".RE"];
+    case "list":
+    case "orNull":
+    case "optional":
+      return keyLines(shape.of);
+    default:
+      return [];
+  }
+}
+
+function keyEntry(key: string, field: Shape): readonly string[] {
+  const tells = field.tells === "" ? "" : `: ${escaped(field.tells)}`;
+  return [".TP", `\\fI${escaped(key)}\\fR`, `${escaped(kindText(field))}${tells}.`, ...keyLines(field)];
+}
+
+function kindText(shape: Shape): string {
+  switch (shape.kind) {
+    case "word":
+      return shape.words.join(" or ");
+    case "orNull":
+      return `${kindText(shape.of)} or null`;
+    case "optional":
+      return `${kindText(shape.of)}, where it applies`;
+    case "list":
+      return `list of ${shape.of.kind === "record" ? "records" : kindText(shape.of)}`;
+    case "flag":
+      return "true or false";
+    default:
+      return shape.kind;
   }
 }
 

@@ -1,6 +1,7 @@
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { COMMANDS } from "../../src/commands/index.js";
+import { COMMANDS, globalOptions } from "../../src/commands/index.js";
 import { escaped, FAMILY_PAGES } from "../../src/commands/manual.js";
 import { examplesOf, MAN, PAGES, readPage, regenerate } from "./pages.js";
 
@@ -53,6 +54,51 @@ describe.each(PAGES)("%s", (name) => {
     expect(ran.error).toBeUndefined();
     expect(ran.stdout + ran.stderr).toBe("");
   });
+});
+
+describe("the overview in Chinese", () => {
+  const page = readFileSync(`${MAN}zh_CN/udm.8`, "utf8");
+  const english = readPage("udm.8");
+
+  test("names every command of one word, every family, every common option and variable", () => {
+    const plain = page.replaceAll("\\-", "-");
+    for (const { family, name } of COMMANDS) expect(plain).toContain(`"udm ${family ?? name}"`);
+    for (const option of globalOptions()) expect(plain, option.flags).toContain(option.long);
+    const variables = [...english.matchAll(/^\.BR? ([A-Z_]+)$/gm)].map((match) => match[1]!);
+    expect(variables).toContain("UDM_STATE_DIR");
+    for (const variable of variables) expect(page).toContain(variable);
+  });
+
+  test("shows what the English one shows", () => {
+    const shown = examplesOf(page.replace(".SH 示例", ".SH EXAMPLES"));
+    expect(shown.length).toBeGreaterThan(5);
+    expect(examplesOf(english)).toEqual(expect.arrayContaining([...shown]));
+  });
+
+  test.runIf(mayRunMandoc)("mandoc finds nothing to complain about, and renders its words", () => {
+    // Lengths of lines are counted in escapes, of which a character has seven bytes.
+    const ran = spawnSync("mandoc", ["-Tlint", "-Wwarning", `${MAN}zh_CN/udm.8`], { encoding: "utf8" });
+    expect(ran.stdout + ran.stderr).toBe("");
+    const text = spawnSync("mandoc", ["-Kutf-8", "-Tutf8", `${MAN}zh_CN/udm.8`], { encoding: "utf8" }).stdout;
+    expect(text).toContain("精简池");
+  });
+});
+
+test("the README in Chinese keeps step with the English one", () => {
+  const [english, chinese] = ["README.md", "README.zh-CN.md"].map((name) => readFileSync(`${MAN}../${name}`, "utf8"));
+  const rows = (text: string) =>
+    text
+      .match(/^\| `udm .*$/gm)
+      ?.map((row) => row.split(" | "))
+      .map((cells) => [cells[0], cells[2]]);
+  const code = (text: string) => text.match(/^ {4}\S.*$/gm)?.map((line) => line.replace(/\s+#.*$/, ""));
+  expect(rows(chinese!)).toEqual(rows(english!));
+  const shown = code(chinese!) ?? [];
+  expect(shown.length).toBeGreaterThan(20);
+  expect(code(english!)).toEqual(expect.arrayContaining(shown));
+  expect(english).toContain("(README.zh-CN.md)");
+  const { files } = JSON.parse(readFileSync(`${MAN}../package.json`, "utf8"));
+  expect(files).toEqual(expect.arrayContaining(["README.zh-CN.md", "man", "schema"]));
 });
 
 test("what troff would take for a request is text", () => {
