@@ -140,13 +140,26 @@ export class BlockManager {
    * the device holds the last commit (or, if the very last flush failed, possibly this one).
    */
   commit(superblock: Validator, fill: (superblock: WriteBlock) => void): void {
+    for (const _ of this.commitSteps(superblock, fill)) this.#io.flush();
+  }
+
+  /**
+   * The same for a caller who flushes by himself, and may wait for that: he has to at each step, and nothing may be changed
+   * meanwhile.
+   */
+  *commitSteps(superblock: Validator, fill: (superblock: WriteBlock) => void): Generator<"flush", void, void> {
     this.#refuseIfReadOnly();
     this.#writeBack();
-    this.#io.flush();
+    yield "flush";
     const block = this.#get(SUPERBLOCK, superblock);
     fill(block);
     superblock.prepare(block.view, SUPERBLOCK);
     this.#io.write(SUPERBLOCK, block.bytes);
+    yield "flush";
+  }
+
+  /** What was written is durable. */
+  flush(): void {
     this.#io.flush();
   }
 

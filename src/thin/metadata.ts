@@ -573,12 +573,17 @@ export class ThinMetadata {
    * durable before what it maps. On error the device holds the last commit; the caller must `abort`.
    */
   commit(): void {
+    for (const _ of this.commitSteps()) this.#blocks.flush();
+  }
+
+  /** The same for a caller who flushes the metadata device at each step and may wait for that; nothing changes meanwhile. */
+  *commitSteps(): Generator<"flush", void, void> {
     if (!this.#isInService) return;
     const store = this.#store;
     this.#writeChangedDetails();
     store.dataMap.commit();
     store.metadataMap.commit();
-    this.#blocks.commit(SUPERBLOCK_VALIDATOR, ({ view }) => {
+    yield* this.#blocks.commitSteps(SUPERBLOCK_VALIDATOR, ({ view }) => {
       const { set } = SUPERBLOCK;
       set.time(view, this.#time);
       set.dataMappingRoot(view, store.mappingRoot);

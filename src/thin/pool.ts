@@ -7,7 +7,7 @@
  * drops the transaction, marks the pool as in need of a check and leaves it read-only.
  * Source: thin-engine sections 5 to 9.
  */
-import { IoError, messageOf, SpaceError, StateError, type UdmError } from "../errors/index.js";
+import { IoError, invariant, messageOf, SpaceError, StateError, type UdmError } from "../errors/index.js";
 import type { BlockDevice, SyncIo } from "../io/index.js";
 import { metadataBlocksOf, ThinMetadata } from "./metadata.js";
 import { usableBlocks } from "./metadata-store.js";
@@ -331,7 +331,7 @@ export class Pool {
   /** Carries out a message and commits it. @throws UdmError with the errno the kernel would return */
   async message(words: readonly string[]): Promise<void> {
     this.#refuseClosed();
-    await this.untilCommitted();
+    while (this.isCommitting) await this.untilCommitted();
     if (!this.canChangeMetadata) {
       throw new StateError(
         "EOPNOTSUPP",
@@ -343,6 +343,7 @@ export class Pool {
     }
     const message = parsePoolMessage(words);
     if (message.kind === "reserveSnapshot") await this.commit();
+    while (this.isCommitting) await this.untilCommitted();
     this.change(words[0]!, () => this.#carryOut(message));
     await this.commit();
   }
@@ -401,6 +402,7 @@ export class Pool {
   change<T>(operation: string, run: () => T): T {
     // The mode may have changed while the caller waited: nothing failed, so nothing is dropped.
     if (!this.canChangeMetadata) throw this.writeRefusal();
+    invariant(this.#committing === undefined, `${operation} while a commit is under way`);
     try {
       const result = run();
       if (this.holdsCommits) this.#hasHeldChanges = true;
@@ -412,7 +414,10 @@ export class Pool {
     }
   }
 
-  /** No commit is under way: mappings may be made. */
+  /**
+   * The commit under way has ended. Between that and the caller's next step another may begin: he looks at `isCommitting`
+   * again.
+   */
   async untilCommitted(): Promise<void> {
     while (this.#committing !== undefined) await this.#committing.catch(() => undefined);
   }
@@ -430,7 +435,9 @@ export class Pool {
   }
 
   async #commitNext(): Promise<void> {
-    await this.untilCommitted();
+    // One turn at least: those who ask in this one go along.
+    do await this.untilCommitted();
+    while (this.isCommitting);
     this.#nextCommit = undefined;
     if (!this.canChangeMetadata) {
       throw new IoError("EIO", `${this.name}: the pool is in ${this.#mode} mode, nothing can be committed`, {
@@ -456,20 +463,26 @@ export class Pool {
     const { metadata } = this;
     this.#checkLowWater();
     if (metadata.freeDataBlocks <= 0) {
-      await this.commit();
+      await this.#commitAndWait();
       if (metadata.freeDataBlocks <= 0) {
         this.#setMode("out-of-data-space");
         return undefined;
       }
     }
     if (metadata.freeMetadataBlocks === 0) {
-      await this.commit();
+      await this.#commitAndWait();
       if (!this.canChangeMetadata) throw this.writeRefusal();
     }
     const block = this.change("dm_pool_alloc_data_block", () => metadata.allocateDataBlock());
     if (block === undefined) this.#setMode("out-of-data-space");
     this.#checkUsage();
     return block;
+  }
+
+  /** Others who waited may have begun the next commit: metadata is changed in the turn in which none was seen. */
+  async #commitAndWait(): Promise<void> {
+    await this.commit();
+    while (this.isCommitting) await this.untilCommitted();
   }
 
   /** Fills `blocks` up to `count` with what can be had without a commit. @throws IoError as `allocate` */
@@ -569,9 +582,9 @@ export class Pool {
 
   async #commitNow(): Promise<void> {
     try {
-      if (this.dataSync !== undefined) this.dataSync.flush();
-      else await this.data.flush();
-      this.metadata.commit();
+      // Disks take their time: mapped blocks are read and written meanwhile.
+      await this.data.flush();
+      for (const _ of this.metadata.commitSteps()) await this.#metadataDevice.flush();
     } catch (error) {
       throw this.#operationFailed("dm_pool_commit_metadata", error);
     }
@@ -717,7 +730,7 @@ export class Pool {
     if (wanted === dataBlocks) return false;
     if (!this.#mayGrow("data")) return false;
     if (dataBlocks > 0) this.#log(`growing the data device from ${dataBlocks} to ${wanted} blocks`);
-    await this.untilCommitted();
+    while (this.isCommitting) await this.untilCommitted();
     this.change("dm_pool_resize_data_dev", () => this.metadata.resizeData(wanted));
     if (dataBlocks > 0) {
       this.#options.onNote?.({ kind: "resized", area: "data", fromBlocks: dataBlocks, toBlocks: wanted });
@@ -741,7 +754,7 @@ export class Pool {
     if (this.metadata.needsCheck || this.#mode === "read-only") return this.#mayGrow("metadata");
     this.#log(`growing the metadata device from ${metadataBlocks} to ${found} blocks`);
     if (this.#mode === "out-of-metadata-space") this.#setMode("write");
-    await this.untilCommitted();
+    while (this.isCommitting) await this.untilCommitted();
     this.change("dm_pool_resize_metadata_dev", () => this.metadata.resizeMetadata(found));
     this.#options.onNote?.({ kind: "resized", area: "metadata", fromBlocks: metadataBlocks, toBlocks: found });
     this.#watchMetadata();

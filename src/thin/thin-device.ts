@@ -141,7 +141,7 @@ export class ThinDevice implements BlockDevice {
   async flush(): Promise<void> {
     await this.#request(async () => {
       // A commit under way takes along what is mapped; whoever waited for it has only data left to flush.
-      await this.#pool.untilCommitted();
+      while (this.#pool.isCommitting) await this.#pool.untilCommitted();
       this.#refuseFailed();
       if (this.#device.isAborted) {
         throw new IoError(
@@ -486,7 +486,7 @@ export class ThinDevice implements BlockDevice {
     const { blockBytes } = pool;
     const first = Math.floor(offset / blockBytes);
     const wanted = Math.ceil((offset + buffer.length) / blockBytes) - first;
-    await pool.untilCommitted();
+    while (pool.isCommitting) await pool.untilCommitted();
     const blocks: number[] = [];
     let writing = false;
     try {
@@ -506,9 +506,9 @@ export class ThinDevice implements BlockDevice {
       const bytes = Math.min(buffer.length, (first + blocks.length) * blockBytes - offset);
       writing = true;
       await this.#fillBlocks(offset, buffer.subarray(0, bytes), blocks, sharedFrom);
-      await pool.untilCommitted();
+      while (pool.isCommitting) await pool.untilCommitted();
       if (sharedFrom !== undefined) await pool.untilDataIdle();
-      await pool.untilCommitted();
+      while (pool.isCommitting) await pool.untilCommitted();
       pool.change("dm_thin_insert_block", () => pool.metadata.insertMappings(this.#device, first, blocks));
       return bytes;
     } catch (error) {
@@ -519,7 +519,7 @@ export class ThinDevice implements BlockDevice {
 
   /** Blocks that were taken but could not be filled or mapped are nobody's: they are freed. */
   async #giveBack(blocks: readonly number[]): Promise<void> {
-    await this.#pool.untilCommitted();
+    while (this.#pool.isCommitting) await this.#pool.untilCommitted();
     this.#free(blocks);
   }
 
@@ -618,7 +618,7 @@ export class ThinDevice implements BlockDevice {
     const pool = this.#pool;
     // What is being read or written now must not be freed, and then reused, under it.
     await pool.untilDataIdle();
-    await pool.untilCommitted();
+    while (pool.isCommitting) await pool.untilCommitted();
     this.#refuseFailed();
     if (!pool.canChangeMetadata) return;
     if (!pool.passesDiscardsDown) {
@@ -627,7 +627,7 @@ export class ThinDevice implements BlockDevice {
       return;
     }
     for (let at = begin; at < end; ) {
-      await pool.untilCommitted();
+      while (pool.isCommitting) await pool.untilCommitted();
       if (!pool.canChangeMetadata) return;
       pool.metadata.find(this.#device, at, end - at, this.#lookup);
       const { isMapped, isShared, block, count } = this.#lookup;
@@ -654,7 +654,7 @@ export class ThinDevice implements BlockDevice {
       // The data is unmapped whether or not the device below drops it.
       await pool.track(pool.data.discard(from * pool.blockBytes, (to - from) * pool.blockBytes)).catch(() => undefined);
     }
-    await pool.untilCommitted();
+    while (pool.isCommitting) await pool.untilCommitted();
     if (!pool.canChangeMetadata) return;
     pool.change("dm_pool_dec_data_range", () => {
       metadata.decDataBlocks(block, block + count);
