@@ -95,6 +95,14 @@ export class IoError extends UdmError {
   override readonly name = "IoError";
 }
 
+/** The other side does not keep to the protocol. */
+export class ProtocolError extends UdmError {
+  override readonly name = "ProtocolError";
+  constructor(message: string, extra: ErrorExtra = {}) {
+    super("EIO", message, extra);
+  }
+}
+
 /** A program we ran failed, is missing or took too long. */
 export class ToolError extends UdmError {
   override readonly name = "ToolError";

@@ -8,20 +8,24 @@ import type { Below, LoopRecord } from "../device-registry/index.js";
 import { MAPPED_MAJOR } from "../device-registry/index.js";
 import { codeOf, StateError } from "../errors/index.js";
 import { type BlockDevice, type Claim, Claims, deviceNumber, FileDevice } from "../io/index.js";
+import type { NbdDevice } from "../nbd/index.js";
 import type { FoundDevice } from "../targets/index.js";
 import { bytesToSectors } from "../units/index.js";
 
 export const LOOP_MAJOR = 7;
+/** A device on an NBD server; loaded when there is one. */
+const REMOTE = /^nbds?(?:\+(?:unix|tcp))?:/;
 
 export interface LowDevicesOptions {
   /** Records as they are now: they change while an operation runs. */
   loops(): readonly LoopRecord[];
   /** Where relative paths begin; default the process's own. */
   cwd?(): string;
+  log?(line: string): void;
 }
 
 interface OpenedLow {
-  readonly device: FileDevice;
+  readonly device: FileDevice | NbdDevice;
   /** One more with each growth. */
   readonly claims: Claim[];
 }
@@ -37,6 +41,10 @@ export class LowDevices implements Below {
   }
 
   async find(word: string): Promise<FoundDevice> {
+    if (REMOTE.test(word)) {
+      const { formatNbdUri, parseNbdUri } = await import("../nbd/index.js");
+      return { number: formatNbdUri(parseNbdUri(word)), kernelName: "nbd", kind: "machine" };
+    }
     const number = /^(\d+):(\d+)$/.exec(word);
     if (number !== null) return this.#byNumber(Number(number[1]), Number(number[2]));
     const loop = /^loop(\d+)$/.exec(word);
@@ -64,7 +72,12 @@ export class LowDevices implements Below {
     const known = this.#open.get(number);
     if (known !== undefined) return known.device;
     const loop = this.loop(number);
-    const opened = loop === undefined ? this.#openMachine(number, readOnly) : this.#openLoop(loop);
+    const opened =
+      loop !== undefined
+        ? this.#openLoop(loop)
+        : REMOTE.test(number)
+          ? await this.#openRemote(number, readOnly)
+          : this.#openMachine(number, readOnly);
     this.#open.set(number, opened);
     return opened.device;
   }
@@ -72,6 +85,7 @@ export class LowDevices implements Below {
   async sizeSectors(number: string): Promise<number> {
     const loop = this.loop(number);
     if (loop !== undefined) return bytesToSectors(loop.sizeBytes);
+    if (REMOTE.test(number)) return bytesToSectors((await this.open(number, { readOnly: false })).sizeBytes);
     const folder = `/sys/dev/block/${number.includes("/") ? (deviceNumber(number) ?? number) : number}`;
     const sectors = Number(textOf(`${folder}/size`));
     if (!Number.isSafeInteger(sectors)) throw noNumber(number);
@@ -108,7 +122,7 @@ export class LowDevices implements Below {
         }),
       );
     }
-    await known.device.setFixedSize(loop.sizeBytes);
+    if (known.device instanceof FileDevice) await known.device.setFixedSize(loop.sizeBytes);
   }
 
   async close(): Promise<void> {
@@ -134,6 +148,12 @@ export class LowDevices implements Below {
           sectorBytes: loop.sectorBytes,
         }),
     );
+  }
+
+  /** Nobody can claim what lies on a server: the server decides whom it lets in. */
+  async #openRemote(uri: string, readOnly: boolean): Promise<OpenedLow> {
+    const { NbdDevice } = await import("../nbd/index.js");
+    return { device: await NbdDevice.connect(uri, { readOnly, log: (line) => this.#options.log?.(line) }), claims: [] };
   }
 
   #openMachine(number: string, readOnly: boolean): OpenedLow {

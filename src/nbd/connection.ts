@@ -5,13 +5,12 @@
  * wakes us up and sends what does not fit at once. Through TLS, or without those calls, they go through node's streams.
  */
 import { Socket } from "node:net";
-import { TLSSocket } from "node:tls";
 import { messageOf } from "../errors/index.js";
 import type { BusyPoll, Polled } from "./busy-poll.js";
 import type { NbdExport } from "./export.js";
 import { type Agreement, type HandshakeStep, ServerHandshake } from "./handshake.js";
 import { type SocketCalls, socketCalls } from "./socket-calls.js";
-import type { ServerTls } from "./tls.js";
+import { nodeTls, type ServerTls } from "./tls.js";
 import { type Sink, Transmission, type TransmissionLimits } from "./transmission.js";
 
 export interface ConnectionOptions {
@@ -42,6 +41,7 @@ export class Connection implements Polled {
   #transmission: Transmission | undefined;
   /** Descriptor for system calls; -1 where streams are used. */
   #fd = -1;
+  #isEncrypted = false;
   #isPaused = false;
   #isRunScheduled = false;
   #isDone = false;
@@ -103,9 +103,10 @@ export class Connection implements Polled {
 
   #startTls(): void {
     const plain = this.#socket;
+    this.#isEncrypted = true;
     plain.off("data", this.#onHandshakeData);
     plain.removeAllListeners("end");
-    const socket = new TLSSocket(plain, { isServer: true, ...this.#options.tls!.socketOptions() });
+    const socket = new (nodeTls().TLSSocket)(plain, { isServer: true, ...this.#options.tls!.socketOptions() });
     this.#socket = socket;
     this.#watch(socket);
     socket.once("secure", () => {
@@ -152,7 +153,7 @@ export class Connection implements Polled {
    */
   #takeDescriptor(): boolean {
     const { calls } = this.#options;
-    if (calls === undefined || this.#socket instanceof TLSSocket || this.#socket.writableLength > 0) return false;
+    if (calls === undefined || this.#isEncrypted || this.#socket.writableLength > 0) return false;
     const fd = descriptorOf(this.#socket);
     const own = fd === undefined ? -1 : calls.dup(fd);
     if (own < 0) return false;

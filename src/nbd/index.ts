@@ -1,3 +1,4 @@
+export { NbdDevice, type NbdDeviceOptions } from "./client/nbd-device.js";
 export { DeviceExport, type DeviceExportOptions } from "./device-export.js";
 export type { NbdExport, SharedExtent } from "./export.js";
 export { NbdServer, type ServerOptions } from "./server.js";

@@ -3,8 +3,9 @@
  * sides know (PSK), in a file of lines `USER:HEXKEY`.
  */
 import { readFileSync } from "node:fs";
+import { isIP } from "node:net";
 import { join } from "node:path";
-import { createSecureContext, type SecureContext, type TLSSocket, type TLSSocketOptions } from "node:tls";
+import type { SecureContext, SecureContextOptions, TLSSocket, TLSSocketOptions } from "node:tls";
 import { codeOf, messageOf, StateError } from "../errors/index.js";
 
 export interface TlsOptions {
@@ -94,7 +95,8 @@ export function clientTlsOptions(
     };
   }
   const folder = options.certificates;
-  if (folder === undefined) return { secureContext: createSecureContext(), servername: host };
+  const name = isIP(host) === 0 ? { servername: host } : {};
+  if (folder === undefined) return { secureContext: nodeTls().createSecureContext(), ...name };
   const cert = tryReadPart(folder, "client-cert.pem");
   const key = tryReadPart(folder, "client-key.pem");
   return {
@@ -102,17 +104,22 @@ export function clientTlsOptions(
       { ca: readPart(folder, "ca-cert.pem"), ...(cert === undefined || key === undefined ? {} : { cert, key }) },
       folder,
     ),
-    servername: host,
+    ...name,
   };
+}
+
+/** Loaded with the first connection that wants it. */
+export function nodeTls(): typeof import("node:tls") {
+  return process.getBuiltinModule("node:tls");
 }
 
 function isPsk(socket: TLSSocket): boolean {
   return socket.getCipher().standardName.includes("PSK");
 }
 
-function makeContext(options: Parameters<typeof createSecureContext>[0], where: string): SecureContext {
+function makeContext(options: SecureContextOptions, where: string): SecureContext {
   try {
-    return createSecureContext(options);
+    return nodeTls().createSecureContext(options);
   } catch (error) {
     throw new StateError("EINVAL", `${where}: no usable key and certificate: ${messageOf(error)}`, { cause: error });
   }
