@@ -47,6 +47,7 @@ async function serve(context: Context, options: StartOptions): Promise<void> {
   const interrupt = context.takeInterrupt();
   const { stateDir, runDir, lockTimeoutMs, version } = context.hostOptions;
   const { stderr } = context.streams;
+  const log = (line: string) => stderr.write(`${new Date().toISOString()} udm daemon ${process.pid}: ${line}\n`);
   const tell = (readiness: Readiness) => {
     if (options.readyFd === undefined) return;
     writeSync(options.readyFd, JSON.stringify(readiness));
@@ -60,18 +61,25 @@ async function serve(context: Context, options: StartOptions): Promise<void> {
       version,
       lockTimeoutMs,
       endsWhenIdle: options.endsWhenIdle === true,
-      log: (line) => stderr.write(`${new Date().toISOString()} udm daemon ${process.pid}: ${line}\n`),
+      log,
     });
   } catch (error) {
     tell({ ready: false, error: errorToPlain(error) });
     throw error;
   }
+  // A mistake in the service of one device does not end that of the others. Whatever was not committed by then is not.
+  const onMistake = (error: unknown) =>
+    log(`internal error, please report it: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+  process.on("uncaughtException", onMistake);
+  process.on("unhandledRejection", onMistake);
   tell({ ready: true });
   const stop = () => void daemon.stop().catch(() => undefined);
   interrupt.addEventListener("abort", stop, { once: true });
   if (interrupt.aborted) stop();
   await daemon.ended;
   interrupt.removeEventListener("abort", stop);
+  process.off("uncaughtException", onMistake);
+  process.off("unhandledRejection", onMistake);
   // A failure to flush or commit is told.
   await daemon.stop();
 }
