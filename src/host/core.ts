@@ -27,8 +27,9 @@ export interface CoreOptions {
   readonly onWait?: () => void;
 }
 
-/** How long pools stay open after a group, for the next one. */
-const REST_MS = 50;
+/** How long pools stay open after a group, for the next one, unless somebody else waits; how often that is looked at. */
+const REST_MS = 2000;
+const REST_LOOK_MS = 20;
 /** Others get their turn after this long, and this much time to take it: longer than they pause between two tries. */
 const LONGEST_HOLD_MS = 2000;
 const TURN_MS = 60;
@@ -172,7 +173,7 @@ export class CommandCore implements Core {
       if (performance.now() - group.sinceMs > LONGEST_HOLD_MS) {
         await this.#endRest();
         await sleep(TURN_MS);
-      } else this.#restTimer = setTimeout(() => void this.#inTurn(() => this.#endRest()).catch(() => {}), REST_MS);
+      } else this.#rest(group, performance.now() + REST_MS);
     });
   }
 
@@ -228,6 +229,14 @@ export class CommandCore implements Core {
     } finally {
       group.lock.release();
     }
+  }
+
+  /** Nothing is asked of the core: the pools stay open until the next group, or until somebody else wants their turn. */
+  #rest(group: Group, untilMs: number): void {
+    this.#restTimer = setTimeout(() => {
+      if (!group.lock.isWanted() && performance.now() < untilMs) return this.#rest(group, untilMs);
+      void this.#inTurn(() => this.#endRest()).catch(() => {});
+    }, REST_LOOK_MS);
   }
 
   /** Lets go of what was kept open after a group. */

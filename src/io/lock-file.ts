@@ -4,7 +4,17 @@
  *
  * Waiting is polling: a lock that blocks would stop everything else this process does, and cannot be given a time limit.
  */
-import { closeSync, constants, fstatSync, ftruncateSync, openSync, readSync, statSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  statSync,
+  utimesSync,
+  writeSync,
+} from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { StateError } from "../errors/index.js";
 import { tryFlock } from "./advisory-lock.js";
@@ -24,6 +34,8 @@ export interface LockOptions {
 
 export interface FileLock {
   readonly path: string;
+  /** Somebody began to wait for it since it was taken. */
+  isWanted(): boolean;
   /** May be called twice. */
   release(): void;
   [Symbol.dispose](): void;
@@ -47,6 +59,7 @@ export async function lockFile(path: string, options: LockOptions = {}): Promise
     const left = until - performance.now();
     if (left <= 0) throw timeUp(path, timeoutMs);
     options.onPause?.();
+    tellHolder(path);
     await sleep(Math.min(pause, left));
   }
 }
@@ -87,14 +100,26 @@ function isStillAt(path: string, fd: number): boolean {
   return named !== undefined && named.ino === open.ino && named.dev === open.dev;
 }
 
+/** The time of the file tells a holder who would rather not give it back that others wait. */
+function tellHolder(path: string): void {
+  try {
+    const now = new Date();
+    utimesSync(path, now, now);
+  } catch {
+    // Somebody else's file: they give it back when they are done.
+  }
+}
+
 function heldLock(path: string, fd: number): FileLock {
   let isHeld = true;
+  const since = fstatSync(fd).mtimeMs;
   const release = () => {
     if (!isHeld) return;
     isHeld = false;
     closeSync(fd);
   };
-  return { path, release, [Symbol.dispose]: release };
+  const isWanted = () => isHeld && fstatSync(fd).mtimeMs !== since;
+  return { path, isWanted, release, [Symbol.dispose]: release };
 }
 
 function writeNote(fd: number, purpose: string): void {

@@ -35,6 +35,7 @@ export class Batch {
   /** Done in the group that is not committed yet. */
   #pending: Outcome[] = [];
   #groupSinceMs = 0;
+  #isResting = false;
 
   constructor(context: Context, options: BatchOptions) {
     this.#context = context;
@@ -120,8 +121,17 @@ export class Batch {
     } catch {
       return this.#runEach(done.map(({ line }) => line));
     }
+    this.#isResting = true;
     for (const outcome of done) await this.#tell(outcome);
     return true;
+  }
+
+  /** A line by itself may want the devices that pools rest on after a group. */
+  async #letGo(): Promise<void> {
+    if (!this.#isResting) return;
+    this.#isResting = false;
+    const host = await this.#context.host();
+    if ((await begin(host)) === undefined) await host.undo();
   }
 
   async #runEach(lines: readonly CommandLine[]): Promise<boolean> {
@@ -131,6 +141,7 @@ export class Batch {
 
   /** Outside any group; its output goes where it belongs at once, unless it becomes part of a document. */
   async #runAlone(line: CommandLine): Promise<boolean> {
+    await this.#letGo();
     if (this.#context.globals.json) return this.#tell(await this.#capture(line));
     const { stdout, stderr } = this.#context.streams;
     return this.#tell(await this.#runWith(line, { stdin: this.#stdin(), stdout, stderr }));

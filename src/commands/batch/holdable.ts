@@ -48,6 +48,13 @@ export function isHoldable(words: readonly string[]): boolean {
   return !words.some((word) => BY_ITSELF.includes(word.toLowerCase()));
 }
 
+/** Asks before it is done, unless it has --yes. */
+const ASKING = ["delete", "rollback"];
+
+export function mayAsk(words: readonly string[]): boolean {
+  return ASKING.includes(verbOf(words).name) && !words.some((word) => word === "-y" || word === "--yes");
+}
+
 /** Prints bytes that are no text. */
 export function isRaw(words: readonly string[]): boolean {
   const { family, name } = verbOf(words);

@@ -1,13 +1,15 @@
 /**
  * The prompt. readline has the terminal only while a line is typed: a command that runs gets it as it would have it from
- * any shell, may ask questions and be interrupted. Between commands nothing is locked, open or claimed.
+ * any shell, may ask questions and be interrupted. Commands on thin devices, and those that look at things, leave the pools
+ * open for the next one, until another process wants them or a few seconds have passed.
  */
 
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { Writable } from "node:stream";
 import { UsageError } from "../../errors/index.js";
 import { inheritedOptions } from "../batch/batch.js";
-import { refuseOuter } from "../batch/holdable.js";
+import { isHoldable, mayAsk, refuseOuter } from "../batch/holdable.js";
 import { splitWords } from "../batch/words.js";
 import type { Context, Failure } from "../context.js";
 import { completeLine, gatherKnowledge, type Knowledge } from "./complete-line.js";
@@ -16,6 +18,7 @@ import { History } from "./history.js";
 export const ENDING_WORDS: readonly string[] = ["exit", "quit"];
 
 const HISTORY_FILE = "shell_history";
+const DEFAULT_COLUMNS = 80;
 const WELCOME = "Tab completes, help lists the commands, exit or Ctrl-D ends";
 
 type Typed =
@@ -28,11 +31,37 @@ type Typed =
   | { readonly kind: "interrupted" }
   | { readonly kind: "end" };
 
+/** Looks like a stream to those who print; keeps what they print. */
+class HeldOutput extends Writable {
+  readonly isTTY: boolean;
+  readonly columns: number;
+  readonly #stream: NodeJS.WritableStream;
+  readonly #chunks: Buffer[] = [];
+
+  constructor(stream: NodeJS.WritableStream & { readonly isTTY?: boolean; readonly columns?: number }) {
+    super();
+    this.#stream = stream;
+    this.isTTY = stream.isTTY === true;
+    this.columns = stream.columns ?? DEFAULT_COLUMNS;
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
+    this.#chunks.push(chunk);
+    done();
+  }
+
+  show(): void {
+    if (this.#chunks.length > 0) this.#stream.write(Buffer.concat(this.#chunks));
+  }
+}
+
 export class Shell {
   readonly #context: Context;
   readonly #history: History;
   readonly #prefix: readonly string[];
   #status = 0;
+  /** Pools may be open since the last command. */
+  #isResting = false;
   /** Undefined for the first moment. */
   #knowledge: Knowledge | undefined;
 
@@ -97,6 +126,8 @@ export class Shell {
     let failure: Failure | undefined;
     try {
       refuseOuter(words, "shell");
+      if (await this.#runHeld(words)) return;
+      await this.#letGo();
       this.#status = await this.#context.runLine([...this.#prefix, ...words], {
         streams: this.#context.streams,
         onFailure: (told) => {
@@ -109,6 +140,46 @@ export class Shell {
       failure = error;
     }
     if (failure !== undefined) await this.#complain(failure);
+  }
+
+  /**
+   * As a group of its own, after which the pools stay open. What it prints is shown once it is committed. One that fails
+   * is undone, and runs by itself. @returns whether it is done
+   */
+  async #runHeld(words: readonly string[]): Promise<boolean> {
+    const isAsking = mayAsk(words) && !this.#context.globals.yes;
+    if (!isHoldable(words) || isAsking || this.#context.globals.dryRun || words.includes("--dry-run")) return false;
+    const { stdin, stdout, stderr } = this.#context.streams;
+    const [out, complaints] = [new HeldOutput(stdout), new HeldOutput(stderr)];
+    const host = await this.#context.host();
+    try {
+      await host.begin("shell");
+      const streams = { stdin, stdout: out, stderr: complaints };
+      const status = await this.#context.runLine([...this.#prefix, ...words], { streams, onFailure: () => undefined });
+      if (status !== 0) {
+        await host.undo();
+        return false;
+      }
+      await host.commit();
+      this.#isResting = true;
+    } catch {
+      // By itself it says what is wrong.
+      await host.undo().catch(() => undefined);
+      return false;
+    }
+    this.#status = 0;
+    complaints.show();
+    out.show();
+    return true;
+  }
+
+  /** A command by itself may want the devices that pools rest on. */
+  async #letGo(): Promise<void> {
+    if (!this.#isResting) return;
+    this.#isResting = false;
+    const host = await this.#context.host();
+    await host.begin("shell");
+    await host.undo();
   }
 
   async #complain({ message, hint }: Pick<Failure, "message" | "hint">): Promise<void> {
