@@ -22,6 +22,8 @@ export interface LowDevicesOptions {
   /** Where relative paths begin; default the process's own. */
   cwd?(): string;
   log?(line: string): void;
+  /** What is written comes from others, who flush when they see fit. */
+  readonly isServing?: boolean;
 }
 
 interface OpenedLow {
@@ -146,6 +148,7 @@ export class LowDevices implements Below {
           offsetBytes: loop.offsetBytes,
           fixedSizeBytes: loop.sizeBytes,
           sectorBytes: loop.sectorBytes,
+          writesBackEarly: this.#options.isServing !== true,
         }),
     );
   }
@@ -159,7 +162,11 @@ export class LowDevices implements Below {
   #openMachine(number: string, readOnly: boolean): OpenedLow {
     const path = number.includes("/") ? number : nodeOf(number);
     return this.#claimed({ path, role: `device ${number}`, readOnly }, () =>
-      FileDevice.open(path, { readOnly, fallBackToReadOnly: true }),
+      FileDevice.open(path, {
+        readOnly,
+        fallBackToReadOnly: true,
+        writesBackEarly: this.#options.isServing !== true,
+      }),
     );
   }
 

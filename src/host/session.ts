@@ -57,7 +57,12 @@ export class Session {
     this.#saved = state;
     this.#loops = state.loops;
     this.#intents = state.intents;
-    this.#low = new LowDevices({ loops: () => this.#loops, cwd: () => this.cwd ?? ".", log: options.log });
+    this.#low = new LowDevices({
+      loops: () => this.#loops,
+      cwd: () => this.cwd ?? ".",
+      log: options.log,
+      isServing: options.isResident === true,
+    });
     this.#registry = this.#makeRegistry(state.devices);
   }
 

@@ -40,6 +40,11 @@ export interface FileDeviceOptions {
   readonly direct?: boolean;
   /** Reads and writes of this size and more are done by another thread. Default 1 MiB. */
   readonly threadPoolBytes?: number;
+  /**
+   * Long stretches are sent on their way to the disk while they are written, for one who writes much and then flushes.
+   * Default true. Not for one who serves others: what they overwrite again and again would go to the disk each time.
+   */
+  readonly writesBackEarly?: boolean;
   /** System calls to use; default what the machine has. */
   readonly native?: Native | "none";
 }
@@ -109,7 +114,8 @@ export class FileDevice implements BlockDevice {
     this.isReadOnly = backing.isReadOnly;
     this.isBlockDevice = backing.kind === "block";
     this.logicalBlockBytes = Math.max(options.sectorBytes ?? 0, backing.logicalBlockBytes);
-    const ioOptions = { name: this.name, backing, offsetBytes: options.offsetBytes ?? 0, native };
+    const { offsetBytes = 0, writesBackEarly = true } = options;
+    const ioOptions = { name: this.name, backing, offsetBytes, native, writesBackEarly };
     try {
       if (direct) {
         this.#cached = openBacking(path, { ...how, readOnly: backing.isReadOnly, exclusive: false, direct: false });

@@ -34,6 +34,8 @@ export interface FileIoOptions {
   readonly backing: Backing;
   readonly offsetBytes: number;
   readonly native: Native | undefined;
+  /** Default true. */
+  readonly writesBackEarly?: boolean;
 }
 
 export class FileIo implements SyncIo {
@@ -53,9 +55,11 @@ export class FileIo implements SyncIo {
   #canPunch: boolean | undefined;
   /** Where the present run of writes, each behind the last, began and ends, and how much of it is not on its way yet. */
   #streakEnd = -1;
+  readonly #writesBackEarly: boolean;
   #streakBytes = 0;
 
-  constructor({ name, backing, offsetBytes, native }: FileIoOptions) {
+  constructor({ name, backing, offsetBytes, native, writesBackEarly = true }: FileIoOptions) {
+    this.#writesBackEarly = writesBackEarly;
     this.name = name;
     this.fd = backing.fd;
     this.base = offsetBytes;
@@ -174,6 +178,7 @@ export class FileIo implements SyncIo {
    * disk and processor work at the same time and the flush at the end finds little to do.
    */
   wrote(offset: number, length: number): void {
+    if (!this.#writesBackEarly) return;
     this.#streakBytes = offset === this.#streakEnd ? this.#streakBytes + length : length;
     this.#streakEnd = offset + length;
     if (this.#streakBytes < STREAK_BYTES || this.native === undefined) return;
