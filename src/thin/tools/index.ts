@@ -10,3 +10,7 @@ export { type MendOptions, mendMetadata } from "./mend.js";
 export { Pace, type PaceOptions } from "./pace.js";
 export { problemText } from "./problem-text.js";
 export * from "./reader/index.js";
+export { type DeltaFormat, type DeltaKind, type DeltaOptions, type DeltaSide, deltaMetadata } from "./delta.js";
+export { type ListedDevice, type Listing, type ListOptions, listMetadata } from "./ls.js";
+export { type Region, type ReverseRun, reverseMap } from "./rmap.js";
+export { adviseMetadataSize, type SizeAdvice, type SizeRequest } from "./size.js";

@@ -1,0 +1,122 @@
+/** `udm metadata size`: how large metadata has to be, as thin_metadata_size has it, or whether that of a pool will do. */
+import { Command, Option } from "commander";
+import { UsageError } from "../../errors/index.js";
+import { adviseMetadataSize } from "../../thin/index.js";
+import { formatBytes, parseSize, type Unit } from "../../units/index.js";
+import type { Context } from "../context.js";
+import { countOf } from "../parse.js";
+
+interface SizeFlags {
+  readonly blockSize?: number;
+  readonly poolSize?: number;
+  readonly maxThins?: number;
+  readonly unit: string;
+  readonly numericOnly?: true | string;
+}
+
+const SECTOR_BYTES = 512;
+const DEFAULT_MAX_THINS = 1000;
+
+/** Letters of thin_metadata_size: names for sizes, and how many bytes each is. */
+const UNITS: Readonly<Record<string, { readonly long: string; readonly bytes: number }>> = {
+  b: { long: "bytes", bytes: 1 },
+  s: { long: "sectors", bytes: SECTOR_BYTES },
+  k: { long: "kibibytes", bytes: 2 ** 10 },
+  m: { long: "mebibytes", bytes: 2 ** 20 },
+  g: { long: "gibibytes", bytes: 2 ** 30 },
+  t: { long: "tebibytes", bytes: 2 ** 40 },
+  p: { long: "pebibytes", bytes: 2 ** 50 },
+  e: { long: "exbibytes", bytes: 2 ** 60 },
+  z: { long: "zebibytes", bytes: 2 ** 70 },
+  y: { long: "yobibytes", bytes: 2 ** 80 },
+  K: { long: "kilobytes", bytes: 1e3 },
+  M: { long: "megabytes", bytes: 1e6 },
+  G: { long: "gigabytes", bytes: 1e9 },
+  T: { long: "terabytes", bytes: 1e12 },
+  P: { long: "petabytes", bytes: 1e15 },
+  E: { long: "exabytes", bytes: 1e18 },
+  Z: { long: "zettabytes", bytes: 1e21 },
+  Y: { long: "yottabytes", bytes: 1e24 },
+};
+
+export function sizeCommand(context: Context): Command {
+  return new Command("size")
+    .description(
+      "Tells how large the metadata of a pool has to be for its data and its thin devices. Of a pool that there is: whether it will do.",
+    )
+    .argument("[pool]", "a pool, whose sizes are taken")
+    .addOption(new Option("-b, --block-size <size>", "size of a data block").argParser(sizeWord("block size")))
+    .addOption(new Option("-s, --pool-size <size>", "size of the data device").argParser(sizeWord("pool size")))
+    .addOption(
+      new Option(
+        "-m, --max-thins <number>",
+        `thin devices and snapshots in all (of a pool: ${DEFAULT_MAX_THINS})`,
+      ).argParser(countOf("max thins", { min: 1 })),
+    )
+    .addOption(new Option("-u, --unit <unit>", "of the answer").choices(Object.keys(UNITS)).default("s"))
+    .option("-n, --numeric-only [name]", "the number alone, or with the unit's `short` or `long` name")
+    .action((pool: string | undefined, flags: SizeFlags) =>
+      pool === undefined ? advise(context, flags) : judge(context, pool, flags),
+    );
+}
+
+/** A number alone is sectors, as thin_metadata_size has it. */
+function sizeWord(what: string): (text: string) => number {
+  return (text) => {
+    const bytes = /^\d+$/.test(text) ? Number(text) * SECTOR_BYTES : parseSize(text, what);
+    if (bytes > 0 && Number.isSafeInteger(bytes)) return bytes;
+    throw new UsageError(`${what} '${text}' is out of range`, { hint: "such as 64k or 10t" });
+  };
+}
+
+function advise(context: Context, flags: SizeFlags): void {
+  const { blockSize, poolSize, maxThins } = flags;
+  if (blockSize === undefined || poolSize === undefined || maxThins === undefined) {
+    throw new UsageError("metadata size: block size, pool size and number of thin devices are needed", {
+      hint: "udm metadata size -b 64k -s 1t -m 1000, or udm metadata size POOL",
+    });
+  }
+  if (poolSize <= blockSize) {
+    throw new UsageError("metadata size: the pool is not larger than a block", { hint: "such as -b 64k -s 1t" });
+  }
+  const advice = adviseMetadataSize({ blockBytes: blockSize, poolBytes: poolSize, maxThins });
+  if (context.globals.json) return context.json({ size: advice });
+  const { long, bytes } = UNITS[flags.unit]!;
+  const number = inUnit(advice.bytes, bytes);
+  if (advice.isAboveLimit) context.note("the format uses at most 15.88 GiB of metadata; larger blocks need less");
+  if (flags.numericOnly !== undefined) {
+    const name = flags.numericOnly === "long" ? long : flags.numericOnly === "short" ? flags.unit : "";
+    return context.line(`${number}${name}`);
+  }
+  context.line(`${number}${flags.unit === "s" ? " sectors" : ` ${long}`}`);
+}
+
+/** Whole where it is, else with two places, which below a hundredth are those of 4.97e-03. */
+function inUnit(bytes: number, unitBytes: number): string {
+  const value = bytes / unitBytes;
+  if (Number.isInteger(value)) return String(value);
+  if (value >= 0.01) return value.toFixed(2);
+  return value.toExponential(2).replace(/e([+-])(\d)$/, "e$10$2");
+}
+
+async function judge(context: Context, name: string, flags: SizeFlags): Promise<void> {
+  const host = await context.host();
+  const { status, thinCount } = await host.poolStatus(name);
+  const blockBytes = status.dataBlockSectors * SECTOR_BYTES;
+  const maxThins = flags.maxThins ?? Math.max(DEFAULT_MAX_THINS, thinCount);
+  const poolBytes = flags.poolSize ?? status.totalDataBlocks * blockBytes;
+  const advice = adviseMetadataSize({ blockBytes, poolBytes, maxThins });
+  const hasBytes = status.totalMetadataBlocks * 4096;
+  const isEnough = hasBytes >= advice.bytes;
+  if (context.globals.json) {
+    context.json({ size: { ...advice, hasBytes, isEnough, maxThins, poolBytes } });
+    return;
+  }
+  const unit: Unit = context.globals.units ?? "h";
+  const text = (bytes: number) => formatBytes(bytes, unit);
+  context.line(
+    `pool '${name}': metadata of ${text(hasBytes)}, ${text(advice.bytes)} advised for ${text(poolBytes)} of data`,
+  );
+  context.line(`and ${maxThins} thin devices: ${isEnough ? "enough" : "too small when the pool fills up"}`);
+  if (!isEnough) context.line(`  udm pool resize ${name} --metadata-size ${Math.ceil(advice.bytes / 2 ** 20)}m`);
+}
