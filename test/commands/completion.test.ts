@@ -17,7 +17,7 @@ test("every command has its options and arguments, and an argument that names so
   const free = specs.flatMap(({ title, places }) =>
     places.filter(({ kind }) => kind === "none").map(({ name }) => `${title} ${name}`),
   );
-  expect(free.filter((each) => !/ (name|new|size|block|event|sector|word)$/.test(each))).toEqual([]);
+  expect(free.filter((each) => !/ (name|new|size|pool|block|event|sector|word)$/.test(each))).toEqual([]);
   const named = specs.filter(
     ({ title }) => !["pool create", "thin create", "thin snap", "thin activate"].includes(title),
   );

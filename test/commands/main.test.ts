@@ -235,13 +235,42 @@ describe("reports", () => {
     const all = await runMain(["loop", "list", "--json"], { openHost });
     expect(JSON.parse(all.stdout).loops[1]).toMatchObject({ name: "loop3", size: 1048576, usedBy: ["pool"] });
     const some = await runMain(["loop", "list", "--json", "-o", "name"], { openHost });
-    expect(JSON.parse(some.stdout)).toEqual({ loops: [{ name: "loop10" }, { name: "loop3" }] });
+    expect(JSON.parse(some.stdout)).toEqual({ version: 1, loops: [{ name: "loop10" }, { name: "loop3" }] });
   });
 
   test("without rows nothing is printed; in JSON it is an empty list", async () => {
     const none = answeringHost({ listLoops: async () => [] });
     expect((await runMain(["loop", "list"], { openHost: none })).stdout).toBe("");
-    expect(JSON.parse((await runMain(["loop", "list", "--json"], { openHost: none })).stdout)).toEqual({ loops: [] });
+    expect(JSON.parse((await runMain(["loop", "list", "--json"], { openHost: none })).stdout)).toEqual({
+      version: 1,
+      loops: [],
+    });
+  });
+});
+
+describe("options for columns", () => {
+  test.each([
+    ["thin create pool a --size 1m -o NAME", "thin create: prints no columns, --output has no meaning"],
+    ["pool map pool --sort SIZE", "pool map: prints no columns, --sort has no meaning"],
+    ["table show --sort NAME", "table show: prints no columns, --sort has no meaning"],
+    ["status -o NAME", "status: prints no columns, --output has no meaning"],
+    ["pool status --raw -o NAME", "pool status: --raw has no columns"],
+  ])("are refused where there are none: %s", async (line, message) => {
+    const ran = await runMain(line.split(" "), { openHost: answeringHost({ listPools: async () => [] }) });
+    expect(ran).toMatchObject({ status: 2, stdout: "" });
+    expect(ran.stderr.split("\n")[0]).toBe(`udm: ${message}`);
+  });
+
+  test("a command's own option of the same letter is its own", async () => {
+    const asked: unknown[] = [];
+    const openHost = answeringHost({
+      attachLoop: async (request) => {
+        asked.push(request);
+        throw new StateError("EBUSY", "enough");
+      },
+    });
+    await runMain(["loop", "attach", "f", "-o", "4k"], { openHost });
+    expect(asked).toEqual([{ file: "f", offsetBytes: 4096 }]);
   });
 });
 
@@ -257,6 +286,7 @@ describe("changes", () => {
       "dmsetup message pool 0 'create_thin 0'\n",
     );
     expect(JSON.parse((await runMain([...words, "--dry-run", "--json"], { openHost })).stdout)).toEqual({
+      version: 1,
       plan: ["dmsetup message pool 0 'create_thin 0'"],
     });
   });
@@ -264,7 +294,7 @@ describe("changes", () => {
   test("what destroys data is refused in a script, and the flag is named", async () => {
     const deleted: string[] = [];
     const openHost = answeringHost({
-      plan: planOf({ deleteThin: async () => [] }),
+      plan: planOf({ deleteThin: async (name) => [`dmsetup remove ${name}`] }),
       deleteThin: async (name) => void deleted.push(name),
     });
     const ran = await runMain(["thin", "delete", "a", "b"], { openHost });
@@ -281,7 +311,8 @@ describe("changes", () => {
   });
 
   test("an unknown victim is reported as that, not asked about", async () => {
-    const missing = async () => {
+    const missing = async (_name: string, how?: { readonly ifExists?: boolean }) => {
+      if (how?.ifExists === true) return [];
       throw new StateError("ENOENT", "nosuch: no such thin device");
     };
     const openHost = answeringHost({ plan: planOf({ deleteThin: missing }), deleteThin: async () => undefined });

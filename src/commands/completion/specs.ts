@@ -2,6 +2,7 @@
 import type { Option } from "commander";
 import type { Context } from "../context.js";
 import { addGlobalOptions, COMMANDS, type CommandEntry, FAMILIES, globalOptions } from "../index.js";
+import { NOUNS } from "../schema/documents.js";
 
 /** What completes a word: names that the state knows, files, a fixed list, or nothing. */
 export type Kind =
@@ -57,6 +58,8 @@ const DATA = {
 const dataPlaces = (family: string): Readonly<Record<string, readonly Kind[]>> =>
   Object.fromEntries(Object.entries(DATA).map(([verb, kinds]) => [`${family} ${verb}`, kinds]));
 
+const NOUN_WORDS: readonly string[] = NOUNS;
+
 /** What the arguments of each command name. A command that is not here has names that do not exist yet, or none. */
 const PLACES: Readonly<Record<string, readonly Kind[]>> = {
   "loop attach": ["files"],
@@ -102,7 +105,22 @@ const PLACES: Readonly<Record<string, readonly Kind[]>> = {
   ...dataPlaces("device"),
   lsblk: ["any"],
   batch: ["files"],
+  mount: ["devices", "dirs"],
+  umount: ["any"],
+  "metadata check": ["places"],
+  "metadata dump": ["places"],
+  "metadata restore": ["places"],
+  "metadata repair": ["places"],
+  "metadata delta": ["places"],
+  "metadata ls": ["places"],
+  "metadata rmap": ["places"],
+  "metadata trim": ["places"],
+  "metadata shrink": ["places"],
+  "metadata stat": ["places"],
+  "metadata pack": ["places"],
+  "metadata unpack": ["places"],
   completion: [["bash", "zsh", "fish"]],
+  schema: [NOUN_WORDS],
 };
 
 const TARGETS = ["error", "linear", "striped", "thin", "thin-pool", "zero"];
