@@ -8,14 +8,15 @@
  */
 import { chmodSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
-import { codeOf, messageOf } from "../../errors/index.js";
+import { codeOf, messageOf, StateError } from "../../errors/index.js";
 import { nativeCalls, systemError } from "../../io/index.js";
 import type { DaemonInfo } from "../host.js";
 import { Connection } from "./connection.js";
 import { MAX_CONNECTIONS } from "./protocol.js";
 import { ResidentCore } from "./resident-core.js";
+import { isAnswered } from "./rpc-host.js";
 import { type AnyServiceKind, Services } from "./services.js";
-import { daemonPaths, makeRunDir, socketAddress } from "./socket-path.js";
+import { daemonPaths, makeRunDir, socketAddress, socketIdentity } from "./socket-path.js";
 
 export interface DaemonOptions {
   readonly stateDir: string;
@@ -65,11 +66,17 @@ export class Daemon implements AsyncDisposable {
     makeRunDir(options.runDir);
     const log = options.log ?? (() => {});
     const { socket } = daemonPaths(options);
+    const before = socketIdentity(socket);
+    if (await isAnswered(socket)) throw runsAlready(socket);
     let daemon: Daemon | undefined;
     const core = await ResidentCore.open({
       ...options,
       log,
       purpose: `daemon, socket ${socket}`,
+      // Somebody else's daemon keeps the lock for good: there is nothing to wait for.
+      onWait: () => {
+        if (socketIdentity(socket) !== before) throw runsAlready(socket);
+      },
     });
     try {
       const kinds = options.kinds ?? (await import("./service-kinds.js")).serviceKinds();
@@ -243,6 +250,10 @@ export class Daemon implements AsyncDisposable {
       Math.max(LEAST_IDLE_MS, this.#neededMs + (this.#options.idleMs ?? IDLE_MS) - performance.now()),
     );
   }
+}
+
+function runsAlready(socket: string): StateError {
+  return new StateError("EEXIST", `a daemon runs already, at ${socket}`, { hint: "udm daemon status" });
 }
 
 /** Why a peer is sent away: the socket's permissions keep others out, and the kernel says who it is. */

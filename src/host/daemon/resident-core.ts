@@ -86,8 +86,12 @@ export class ResidentCore {
   /** Locks the state. @throws StateError EBUSY with the holder's name when the time is up; DamageError EUCLEAN */
   static async open(options: ResidentOptions): Promise<ResidentCore> {
     const file = new StateFile(options.stateDir);
-    const { purpose, lockTimeoutMs } = options;
-    const lock = await file.lock({ purpose, ...(lockTimeoutMs === undefined ? {} : { timeoutMs: lockTimeoutMs }) });
+    const { purpose, lockTimeoutMs, onWait } = options;
+    const lock = await file.lock({
+      purpose,
+      ...(lockTimeoutMs === undefined ? {} : { timeoutMs: lockTimeoutMs }),
+      ...(onWait === undefined ? {} : { onPause: onWait }),
+    });
     try {
       return new ResidentCore(options, file, lock);
     } catch (error) {

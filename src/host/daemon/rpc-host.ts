@@ -3,10 +3,8 @@
  * daemon's host gives. Streams stay with the command: what a method writes comes over the socket to the stream that was
  * given, what it reads is sent as the daemon asks for it.
  */
-import { statSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { codeOf, IoError, messageOf, StateError } from "../../errors/index.js";
-import { systemError } from "../../io/index.js";
 import type { Host, HostPlans } from "../host.js";
 import { lengthOf } from "../transfer.js";
 import { bytesHead, type Frame, FrameReader, messageFrame } from "./frames.js";
@@ -22,7 +20,7 @@ import {
   type ToClient,
   type ToDaemon,
 } from "./protocol.js";
-import { daemonPaths, socketAddress } from "./socket-path.js";
+import { daemonPaths, socketAddress, socketIdentity } from "./socket-path.js";
 
 export interface ConnectOptions {
   readonly stateDir: string;
@@ -50,7 +48,7 @@ const ENDINGS = ["drain", "error", "close"] as const;
  */
 export async function connectHost(options: ConnectOptions): Promise<Host | undefined> {
   const { socket: path } = daemonPaths(options);
-  if (!isThere(path)) return undefined;
+  if (socketIdentity(path) === undefined) return undefined;
   const socket = await dial(path);
   if (socket === undefined) return undefined;
   const link = new Link(socket, options);
@@ -58,12 +56,12 @@ export async function connectHost(options: ConnectOptions): Promise<Host | undef
   return greeting === undefined ? undefined : hostOf(link);
 }
 
-function isThere(path: string): boolean {
-  try {
-    return statSync(path, { throwIfNoEntry: false }) !== undefined;
-  } catch (error) {
-    throw systemError(error, `${path}: cannot be looked for`);
-  }
+/** Somebody listens on the socket. @throws StateError EACCES */
+export async function isAnswered(path: string): Promise<boolean> {
+  if (socketIdentity(path) === undefined) return false;
+  const socket = await dial(path);
+  socket?.destroy();
+  return socket !== undefined;
 }
 
 async function dial(path: string): Promise<Socket | undefined> {
@@ -96,6 +94,13 @@ async function dial(path: string): Promise<Socket | undefined> {
     throw new IoError("EIO", `${path}: ${messageOf(error)}`, { hint: "udm daemon status", cause: error });
   } finally {
     done();
+  }
+}
+
+/** The connection had ended before a request was made: nothing of it was done. */
+export class DaemonGone extends IoError {
+  constructor(method: string) {
+    super("EIO", `the daemon has ended, '${method}' was not begun`, { hint: "try again" });
   }
 }
 
@@ -168,7 +173,7 @@ class Link {
 
   request(method: string, args: readonly unknown[]): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      if (this.#failure !== undefined || this.#isClosing) return reject(this.#failure ?? goneAway(method));
+      if (this.#failure !== undefined || this.#isClosing) return reject(new DaemonGone(method));
       const id = this.#next++;
       const streams: number[] = [];
       let progress: Pending["progress"];

@@ -31,6 +31,16 @@ function realPath(path: string): string {
   }
 }
 
+/** Which socket lies at a path; undefined when none does. Another daemon's is another one. */
+export function socketIdentity(path: string): string | undefined {
+  try {
+    const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+    return stat === undefined ? undefined : `${stat.dev}:${stat.ino}:${stat.ctimeNs}`;
+  } catch (error) {
+    throw systemError(error, `${path}: cannot be looked for`);
+  }
+}
+
 /** Makes the run dir for this user alone. @throws StateError EPERM when it is somebody else's, or open to others */
 export function makeRunDir(runDir: string): void {
   try {

@@ -49,7 +49,10 @@ test("a path too long for a socket's address is no obstacle", async () => {
 
 test("there is one for a state dir; it names itself to the second and to commands without its socket", async () => {
   const it = await makeDaemon();
-  await expect(makeDaemon({ folder: it.folder, lockTimeoutMs: 50 })).rejects.toMatchObject({ code: "EBUSY" });
+  await expect(makeDaemon({ folder: it.folder, lockTimeoutMs: 50 })).rejects.toMatchObject({
+    code: "EEXIST",
+    message: `a daemon runs already, at ${it.daemon.socketPath}`,
+  });
   const note = readFileSync(join(it.folder, "state/lock"), "utf8");
   expect(note).toBe(`${process.pid} daemon, socket ${it.daemon.socketPath}\n`);
   const other = await makeHost({ folder: it.folder, runDir: join(it.folder, "other-run"), lockTimeoutMs: 50 });
@@ -288,4 +291,24 @@ test("ending cuts off what waits, undoes groups, flushes what is served, and giv
   const own = await makeHost({ folder: it.folder, lockTimeoutMs: 0 });
   expect((await own.listThins()).map(({ name }) => name)).toEqual(["a"]);
   expect((await read(own, "a", 0, MIB)).equals(pattern(MIB, 5))).toBe(true);
+});
+
+test("a host goes on by itself when the daemon has ended, and never in the middle of a group", async () => {
+  const it = await makeDaemon();
+  const host = await openAnyHost({ ...folders(it.folder), lockTimeoutMs: 1000 });
+  await host.createPool({
+    name: "pool",
+    source: { ...SOURCE, data: join(it.folder, "d"), metadata: join(it.folder, "m") },
+  });
+  await host.begin("batch");
+  await host.createThin({ pool: "pool", name: "a", sizeBytes: MIB });
+  await it.daemon.stop();
+  await expect(host.createThin({ pool: "pool", name: "b", sizeBytes: MIB })).rejects.toMatchObject({ code: "EIO" });
+  await expect(host.commit()).rejects.toMatchObject({ code: "EIO" });
+  await host.createThin({ pool: "pool", name: "c", sizeBytes: MIB });
+  expect((await host.listThins()).map(({ name }) => name)).toEqual(["c"]);
+  await makeDaemon({ folder: it.folder });
+  await host.createThin({ pool: "pool", name: "d", sizeBytes: MIB });
+  expect((await host.daemonInfo())?.connections).toBe(1);
+  await host.close();
 });
