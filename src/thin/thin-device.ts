@@ -590,7 +590,11 @@ export class ThinDevice implements BlockDevice {
         await this.#readOrigin(gap.blockStart + at, scratch.subarray(0, length));
       }
       if (isZero && (this.#pool.dataSync?.knownZeroes(target, length) ?? 0) >= length) continue;
-      await this.#pool.track(data.write(target, scratch.subarray(0, length)));
+      // A device far away makes zeros from a few words.
+      const isCheap = isZero && this.#pool.dataSync === undefined;
+      await this.#pool.track(
+        isCheap ? data.writeZeroes(target, length) : data.write(target, scratch.subarray(0, length)),
+      );
     }
   }
 
@@ -607,9 +611,19 @@ export class ThinDevice implements BlockDevice {
     if (this.#mayWait()) await this.#pool.waitForSpace();
   }
 
+  /** Where nothing is mapped zeros are there already. */
   async #writeZerosOut(from: number, to: number): Promise<void> {
-    for (let at = from; at < to; at += CHUNK_BYTES)
-      await this.write(at, ZEROS.subarray(0, Math.min(CHUNK_BYTES, to - at)));
+    for (let at = from; at < to; ) {
+      let bytes = Math.min(CHUNK_BYTES, to - at);
+      let isZero = false;
+      if (this.#originBytes === 0 && this.#isQuiet()) {
+        bytes = this.#lookUp(at, to - at).bytes;
+        isZero = !this.#lookup.isMapped;
+        if (!isZero) bytes = Math.min(CHUNK_BYTES, bytes);
+      }
+      if (!isZero) await this.write(at, ZEROS.subarray(0, bytes));
+      at += bytes;
+    }
   }
 
   // --- discarding ---
