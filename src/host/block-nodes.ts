@@ -1,9 +1,11 @@
 /** The tree of devices: udm's loop and mapped devices, joined with the block devices of the machine. */
+import { dirname } from "node:path";
 import { type DeviceRecord, mangle, Registry, tableSectors } from "../device-registry/index.js";
 import { deviceNumber, identityOf } from "../io/index.js";
 import { type MachineDevice, machineBlockDevices, machineDetails } from "../loop/index.js";
 import type { Pool } from "../thin/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
+import { attachedName, imageFolder } from "./attachments/image-folder.js";
 import { LOOP_MAJOR } from "./below.js";
 import { blockLimits } from "./block-limits.js";
 import type { Core } from "./core.js";
@@ -16,8 +18,12 @@ import { isPoolRecord, soleThinLine, thinsOf } from "./thin-records.js";
 export async function blockNodes(core: Core, request: BlockNodesRequest = {}): Promise<readonly BlockNode[]> {
   const gather = async (session: Session) => {
     const machine = machineBlockDevices({ all: request.all === true });
+    const images = imageFolder({ stateDir: dirname(core.file.path), runDir: core.runDir });
     const nodes = [
-      ...machine.map((device) => machineNode(device, request)),
+      ...machine.map((device) => ({
+        ...machineNode(device, request),
+        ...attachedPart(session, attachedName(device.backingFile, images)),
+      })),
       ...loopNodes(session),
       ...(await mappedNodes(session, request)),
     ];
@@ -26,6 +32,12 @@ export async function blockNodes(core: Core, request: BlockNodesRequest = {}): P
   const opensPools =
     request.usage === true && (await core.view((session) => session.registry.records().some(isPoolRecord)));
   return opensPools ? core.change("lsblk", gather) : core.view(gather);
+}
+
+/** A loop device of the kernel on the image of an attached device stands on that device. */
+function attachedPart(session: Session, name: string | undefined): Partial<BlockNode> {
+  const record = name === undefined ? undefined : session.registry.records().find((each) => each.name === name);
+  return record === undefined ? {} : { attachedTo: Registry.numberOf(record) };
 }
 
 function machineNode(device: MachineDevice, request: BlockNodesRequest): BlockNode {

@@ -294,6 +294,8 @@ export interface BlockNode {
   readonly backingFile?: string;
   /** When asked for. */
   readonly details?: DeviceDetails;
+  /** Of the machine's loop device on the image of an attached device: the number of that one, which is ours. */
+  readonly attachedTo?: string;
   /** `MAJ:MIN` of the devices this one stands on, ours or the machine's. */
   readonly parents: readonly string[];
 }

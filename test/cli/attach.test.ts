@@ -56,6 +56,8 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
       expect((await session.udm("detach a")).stderr).toBe(
         `udm: 'a' (${loop}) is mounted at ${session.path("mnt")}\nhint: udm umount ${session.path("mnt")}\n`,
       );
+      const tree = await session.ok("lsblk -n -o NAME,MOUNTPOINT");
+      expect(tree).toMatch(new RegExp(`-a\\s*\\n.*\`-${loop.slice(5)} +${session.path("mnt")}\\n`));
       expect((await session.udm("thin delete a")).stderr).toBe("udm: 'a' is in use: attached\nhint: udm detach a\n");
       await session.sh("head -c 60000000 /dev/urandom > mnt/file; cp mnt/file copy; sync -f mnt");
       const full = await mappedBytes(session, "a");

@@ -16,9 +16,12 @@ export class BlockForest {
     const byNumber = new Map(nodes.map((node) => [`${node.owner} ${node.majMin}`, node]));
     // In order, so that what is drawn under a node comes in order too.
     for (const node of this.#nodes) {
-      for (const number of new Set(node.parents)) {
+      const parents = node.parents.map((number) => {
         const own = node.owner === "udm" ? byNumber.get(`udm ${number}`) : undefined;
-        const parent = own ?? byNumber.get(`machine ${number}`);
+        return own ?? byNumber.get(`machine ${number}`);
+      });
+      if (node.attachedTo !== undefined) parents.push(byNumber.get(`udm ${node.attachedTo}`));
+      for (const parent of new Set(parents)) {
         if (parent === undefined || parent === node) continue;
         append(options.isInverse ? this.#over : this.#under, parent, node);
         append(options.isInverse ? this.#under : this.#over, node, parent);

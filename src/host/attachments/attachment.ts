@@ -22,7 +22,8 @@ import { ThinDevice } from "../../thin/index.js";
 import type { ResidentCore } from "../daemon/resident-core.js";
 import type { Service, ServiceContext, ServiceKind } from "../daemon/services.js";
 import { checkLink, makeLink, removeLink } from "./device-link.js";
-import { FuseHome, imageFolder } from "./fuse-home.js";
+import { FuseHome } from "./fuse-home.js";
+import { imageFolder } from "./image-folder.js";
 import { ATTACH_KIND, type AttachRequest, parseAttachRequest } from "./request.js";
 
 /** How long a loop device may take to go after it was detached. */

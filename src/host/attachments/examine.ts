@@ -2,7 +2,7 @@
 import { listFuseMounts } from "../../fuse/index.js";
 import type { Finding } from "../host.js";
 import { quoted } from "../plan-text.js";
-import { imageFolder } from "./fuse-home.js";
+import { imageFolder } from "./image-folder.js";
 import { danglingLinks, describeUser, findLeftovers, type Leftover, mountsLike } from "./leftovers.js";
 
 export interface AttachmentsExamination {

@@ -2,10 +2,9 @@
  * The one FUSE mount of a daemon, with an image for each attached device: made with the first, taken away behind the last.
  * What an earlier daemon left of its mount is cleared up before.
  */
-import { basename, join } from "node:path";
 import { FuseMount, listFuseMounts } from "../../fuse/index.js";
 import { nativeCalls } from "../../io/index.js";
-import { daemonPaths } from "../daemon/socket-path.js";
+import { imageFolder } from "./image-folder.js";
 import { clearLeftovers } from "./leftovers.js";
 
 export interface FuseHomeOptions {
@@ -16,12 +15,6 @@ export interface FuseHomeOptions {
 
 /** Folders tried, when file systems on the devices of daemons that were killed are still mounted. */
 const MAX_FOLDERS = 16;
-
-/** Where the images of a state dir are mounted; with a number behind it when that place is taken. */
-export function imageFolder(options: { readonly stateDir: string; readonly runDir: string }): string {
-  const key = basename(daemonPaths(options).socket, ".sock").replace(/^daemon-/, "");
-  return join(options.runDir, `images-${key}`);
-}
 
 export class FuseHome {
   readonly #options: FuseHomeOptions;

@@ -1,6 +1,6 @@
 export { attachmentKind } from "./attachment.js";
 export { type AttachmentsExamination, examineAttachments } from "./examine.js";
-export { imageFolder } from "./fuse-home.js";
+export { imageFolder } from "./image-folder.js";
 export {
   clearLeftovers,
   danglingLinks,

@@ -9,7 +9,7 @@ import { detachKernelLoop } from "../../loop/index.js";
 import type { Host, Plan, ServiceInfo } from "../host.js";
 import { quoted } from "../plan-text.js";
 import { realPathOf, removeLink } from "./device-link.js";
-import { imageFolder } from "./fuse-home.js";
+import { imageFolder } from "./image-folder.js";
 import { describeUser, type LeftLoop, loopsBelow, mountsLike, usersOfLoop } from "./leftovers.js";
 import { ATTACH_KIND, type AttachmentInfo, type AttachRequest, attachmentOf } from "./request.js";
 
