@@ -79,6 +79,9 @@ export function resume(core: Core, name: string): Promise<void> {
       session.save();
       throw error;
     }
+    for (const { startSectors, lengthSectors, type } of session.registry.get(record.name).live ?? []) {
+      session.log(`resume '${record.name}': sectors ${startSectors} to ${startSectors + lengthSectors}, ${type}`);
+    }
     followThinSize(session, record.name);
   });
 }

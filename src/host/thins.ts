@@ -153,6 +153,7 @@ async function make(session: Session, { pool, thin, message, origin }: NewThin):
   if (origin !== undefined) await registry.suspend(origin.name);
   try {
     await service.message(message);
+    session.log(`pool '${pool.name}': ${message.join(" ")}, ${traceOf(service)}`);
   } finally {
     if (origin !== undefined) await registry.resume(origin.name);
   }
@@ -172,6 +173,12 @@ async function make(session: Session, { pool, thin, message, origin }: NewThin):
   }
   addThin(session, pool.name, { ...thin, creationTime: service.metadata.details(thin.id).creationTime });
   session.fulfilled(intent);
+}
+
+/** For traces: how full a pool is after a commit. */
+function traceOf(pool: Pool): string {
+  const { usedDataBlocks, totalDataBlocks, usedMetadataBlocks, totalMetadataBlocks } = pool.statusNow();
+  return `data blocks ${usedDataBlocks}/${totalDataBlocks}, metadata blocks ${usedMetadataBlocks}/${totalMetadataBlocks}`;
 }
 
 async function openForThins(session: Session, record: DeviceRecord): Promise<Pool> {
@@ -268,6 +275,7 @@ export function deleteThin(
     session.step("announced");
     if (found.device !== undefined) await session.registry.remove(found.device.name);
     await pool.message(["delete", String(found.id)]);
+    session.log(`pool '${found.pool.name}': delete ${found.id}, ${traceOf(pool)}`);
     session.step("committed");
     await dropThin(session, found.pool.name, found.id);
     session.fulfilled(intent);
@@ -561,6 +569,7 @@ export function rollbackThin(core: Core, name: string, snapshot: string): Promis
     const making = session.announce({ kind: "rollback", pool: poolName, newId });
     session.step("announced");
     await pool.message(["create_snap", String(newId), String(from.id)]);
+    session.log(`pool '${found.pool.name}': create_snap ${newId} ${from.id}, ${traceOf(pool)}`);
     session.step("made");
     if (found.device !== undefined) {
       const line = soleThinLine(found.device)!;

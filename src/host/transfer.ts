@@ -112,8 +112,14 @@ export function writeDevice(
     if (known !== undefined && known > to - from) throw pastEnd(device, from, known);
     const count = await writeStream(device, { from, to }, input);
     await device.flush();
+    core.log(`write '${name}': ${count} bytes ${sectors(from, from + count)}, flushed`);
     return count;
   });
+}
+
+/** For traces. */
+function sectors(from: number, to: number): string {
+  return `in sectors ${Math.floor(from / SECTOR_BYTES)} to ${Math.ceil(to / SECTOR_BYTES)}`;
 }
 
 export function refuseWriting(device: BlockDevice, name: string): void {
@@ -215,6 +221,7 @@ export function importDevice(
     using _claim = new Claims().claim({ path, role: "image", readOnly: true });
     const dataBytes = await copyIn(device, image, options.progress);
     await device.flush();
+    core.log(`import '${name}': ${dataBytes} bytes of data ${sectors(0, image.sizeBytes)}, flushed`);
     if (options.verify === true) await verify(device, image, { otherName: path });
     return { bytes: image.sizeBytes, dataBytes, verified: options.verify === true };
   });
@@ -272,6 +279,7 @@ export function trimDevice(
     refuseWriting(device, name);
     const { from, to } = rangeOf(device, options);
     refuseDiscard(device, name, { from, to });
+    core.log(`discard '${name}': ${sectors(from, to)}`);
     const unit = device.discardGranularityBytes;
     const before = await dataBytesOf(device, from, to);
     if (options.zeroes === true) await discardZeroes(device, { from, to }, unit);

@@ -119,6 +119,11 @@ const PLACES: Readonly<Record<string, readonly Kind[]>> = {
   "metadata stat": ["places"],
   "metadata pack": ["places"],
   "metadata unpack": ["places"],
+  attach: ["devices"],
+  detach: ["devices"],
+  serve: ["devices"],
+  monitor: ["pools"],
+  events: ["pools"],
   completion: [["bash", "zsh", "fish"]],
   schema: [NOUN_WORDS],
 };
