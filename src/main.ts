@@ -12,6 +12,7 @@ import {
   FAMILIES,
   type Failure,
   HIDDEN_COMMANDS,
+  loadThinTools,
   type OpenHost,
   readGlobals,
   refuseColumns,
@@ -78,6 +79,37 @@ export async function main(argv: readonly string[], streams: Streams, options: M
     if (status === 0) status = await report(error, context, wantsJson, options.onFailure);
   }
   return status;
+}
+
+/**
+ * A program of thin-provisioning-tools, done by our commands: its options, output and exit status.
+ * @param name such as thin_check
+ */
+export async function thinToolMain(
+  name: string,
+  argv: readonly string[],
+  streams: Streams,
+  options: MainOptions,
+): Promise<number> {
+  const { ownAnswer, sizeSentence, THIN_TOOLS } = await loadThinTools();
+  const tool = THIN_TOOLS[name];
+  if (tool === undefined) throw new InvariantError(`no program ${name}`);
+  const answer = ownAnswer(tool, argv);
+  if (answer !== undefined) {
+    for (const line of answer.stdout) streams.stdout.write(`${line}\n`);
+    for (const line of answer.stderr) streams.stderr.write(`${line}\n`);
+    return answer.status;
+  }
+  const status = await main([...tool.words, ...argv], name === "thin_metadata_size" ? sentences() : streams, {
+    ...options,
+    onFailure: ({ message }) => streams.stderr.write(`${message}\n`),
+  });
+  return status === 0 ? 0 : 1;
+
+  function sentences(): Streams {
+    const write = (text: string) => streams.stdout.write(sizeSentence(argv, text));
+    return Object.assign(Object.create(streams), { stdout: Object.assign(Object.create(streams.stdout), { write }) });
+  }
 }
 
 /**

@@ -199,3 +199,6 @@ export const COMMANDS: readonly CommandEntry[] = [
 export const HIDDEN_COMMANDS: readonly CommandEntry[] = [
   entry(undefined, "__complete", "", async () => (await import("./completion/complete.js")).completeCommand),
 ];
+
+/** Programs that bin/compat stands in for. */
+export const loadThinTools = () => import("./metadata/thin-tools.js");

@@ -18,7 +18,7 @@ const SECTOR_BYTES = 512;
 const DEFAULT_MAX_THINS = 1000;
 
 /** Letters of thin_metadata_size: names for sizes, and how many bytes each is. */
-const UNITS: Readonly<Record<string, { readonly long: string; readonly bytes: number }>> = {
+export const SIZE_UNITS: Readonly<Record<string, { readonly long: string; readonly bytes: number }>> = {
   b: { long: "bytes", bytes: 1 },
   s: { long: "sectors", bytes: SECTOR_BYTES },
   k: { long: "kibibytes", bytes: 2 ** 10 },
@@ -53,7 +53,7 @@ export function sizeCommand(context: Context): Command {
         `thin devices and snapshots in all (of a pool: ${DEFAULT_MAX_THINS})`,
       ).argParser(countOf("max thins", { min: 1 })),
     )
-    .addOption(new Option("-u, --unit <unit>", "of the answer").choices(Object.keys(UNITS)).default("s"))
+    .addOption(new Option("-u, --unit <unit>", "of the answer").choices(Object.keys(SIZE_UNITS)).default("s"))
     .option("-n, --numeric-only [name]", "the number alone, or with the unit's `short` or `long` name")
     .action((pool: string | undefined, flags: SizeFlags) =>
       pool === undefined ? advise(context, flags) : judge(context, pool, flags),
@@ -81,7 +81,7 @@ function advise(context: Context, flags: SizeFlags): void {
   }
   const advice = adviseMetadataSize({ blockBytes: blockSize, poolBytes: poolSize, maxThins });
   if (context.globals.json) return context.json({ size: advice });
-  const { long, bytes } = UNITS[flags.unit]!;
+  const { long, bytes } = SIZE_UNITS[flags.unit]!;
   const number = inUnit(advice.bytes, bytes);
   if (advice.isAboveLimit) context.note("the format uses at most 15.88 GiB of metadata; larger blocks need less");
   if (flags.numericOnly !== undefined) {

@@ -1,0 +1,32 @@
+// Runs a program of thin-provisioning-tools with udm's commands; each file beside this one is called as its program.
+import { thinToolMain } from "../../dist/main.js";
+
+export async function run(name) {
+  const { stdout, stderr } = process;
+  for (const stream of [stdout, stderr]) {
+    stream.on("error", (error) => {
+      if (error.code !== "EPIPE") process.exitCode = 1;
+    });
+  }
+  const streams = {
+    get stdin() {
+      return process.stdin;
+    },
+    stdout,
+    stderr,
+  };
+  const interrupt = new AbortController();
+  const onInterrupt = () => {
+    if (interrupt.signal.aborted) process.exit(1);
+    interrupt.abort();
+  };
+  process.on("SIGINT", onInterrupt);
+  process.on("SIGTERM", onInterrupt);
+  process.exitCode = await thinToolMain(name, process.argv.slice(2), streams, {
+    environment: process.env,
+    isRoot: process.geteuid?.() === 0,
+    interrupt: interrupt.signal,
+  });
+  process.off("SIGINT", onInterrupt);
+  process.off("SIGTERM", onInterrupt);
+}

@@ -1,0 +1,108 @@
+/** The programs in bin/compat beside those they stand in for: output, errors' place, exit status. */
+import { spawnSync } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+import { readGoldenRun } from "../support/golden-images.js";
+import { HAS_THIN_TOOLS } from "../support/thin-tools.js";
+import { type Session, THROUGH_DAEMON, withSession } from "./session.js";
+
+const COMPAT = fileURLToPath(new URL("../../bin/compat/", import.meta.url));
+const PROGRAMS = [
+  "thin_check",
+  "thin_dump",
+  "thin_restore",
+  "thin_ls",
+  "thin_delta",
+  "thin_rmap",
+  "thin_metadata_size",
+];
+const LINES = [
+  "thin_check meta.img",
+  "thin_check -q meta.img",
+  "thin_check --super-block-only meta.img",
+  "thin_check --skip-mappings meta.img",
+  "thin_check bad.img",
+  "thin_check -q bad.img",
+  "thin_dump meta.img",
+  "thin_dump -f human_readable meta.img",
+  "thin_dump --skip-mappings meta.img",
+  "thin_ls meta.img",
+  "thin_ls --no-headers -o DEV,EXCLUSIVE,SHARED_BYTES meta.img",
+  "thin_metadata_size -b 64k -s 1t -m 1000",
+  "thin_metadata_size -b128 -s 200000 -m 1 -u m",
+  "thin_metadata_size --block-size=64k --pool-size=10g --max-thins=5 -nlong",
+];
+
+interface Result {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function compat(session: Session, program: string, words: readonly string[]): Result {
+  const { status, stdout, stderr } = spawnSync(join(COMPAT, program), words, {
+    cwd: session.folder,
+    env: session.environment,
+    encoding: "utf8",
+  });
+  return { status, stdout, stderr };
+}
+
+function real(session: Session, program: string, words: readonly string[]): Result {
+  const { status, stdout, stderr } = spawnSync(program, words, {
+    cwd: session.folder,
+    env: session.environment,
+    encoding: "utf8",
+  });
+  return { status, stdout, stderr };
+}
+
+function makeImages(session: Session): void {
+  const metadata = readGoldenRun("kernel-random/run.json.br").run.checkpoints.at(-1)!.metadata;
+  writeFileSync(session.path("meta.img"), metadata);
+  const bad = Buffer.from(metadata);
+  bad[300]! ^= 1;
+  writeFileSync(session.path("bad.img"), bad);
+}
+
+describe.skipIf(!HAS_THIN_TOOLS || THROUGH_DAEMON)("as the program of that name", () => {
+  test.each(LINES)("%s", async (line) => {
+    await withSession(async (session) => {
+      makeImages(session);
+      const [program, ...words] = line.split(" ");
+      const wanted = real(session, program!, words);
+      const found = compat(session, program!, words);
+      expect(found).toEqual(wanted);
+    });
+  });
+
+  test("what is dumped by one is restored by the other", async () => {
+    await withSession(async (session) => {
+      makeImages(session);
+      const { stdout: xml } = real(session, "thin_dump", ["meta.img"]);
+      writeFileSync(session.path("xml"), xml);
+      for (const name of ["ours.img", "theirs.img"]) writeFileSync(session.path(name), Buffer.alloc(8 * 2 ** 20));
+      expect(compat(session, "thin_restore", ["-q", "-i", "xml", "-o", "ours.img"]).status).toBe(0);
+      expect(real(session, "thin_restore", ["-q", "-i", "xml", "-o", "theirs.img"]).status).toBe(0);
+      expect(real(session, "thin_check", ["-q", "ours.img"]).status).toBe(0);
+      expect(real(session, "thin_dump", ["ours.img"]).stdout).toBe(xml);
+      expect(compat(session, "thin_dump", ["theirs.img"]).stdout).toBe(xml);
+    });
+  });
+});
+
+test.each(PROGRAMS)("%s tells its version and its options, and fails with 1", async (program) => {
+  await withSession(async (session) => {
+    expect(compat(session, program, ["-V"])).toEqual({ status: 0, stdout: "0.9.0\n", stderr: "" });
+    const help = compat(session, program, ["--help"]);
+    expect([help.status, help.stderr]).toEqual([0, ""]);
+    expect(help.stdout).toMatch(new RegExp(`^Usage: ${program} `));
+    const nothing = compat(session, program, []);
+    expect([nothing.status, nothing.stdout]).toEqual([1, ""]);
+    expect(nothing.stderr).not.toMatch(/^udm:|\n {4}at /);
+    const missing = compat(session, program, ["--nix", "/nonexistent"]);
+    expect([missing.status, missing.stdout]).toEqual([1, ""]);
+  });
+});
