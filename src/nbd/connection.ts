@@ -10,7 +10,7 @@ import type { BusyPoll, Polled } from "./busy-poll.js";
 import type { NbdExport } from "./export.js";
 import { type Agreement, type HandshakeStep, ServerHandshake } from "./handshake.js";
 import { type SocketCalls, socketCalls } from "./socket-calls.js";
-import { nodeTls, type ServerTls } from "./tls.js";
+import type { ServerTls } from "./tls.js";
 import { type Sink, Transmission, type TransmissionLimits } from "./transmission.js";
 
 export interface ConnectionOptions {
@@ -106,15 +106,17 @@ export class Connection implements Polled {
     this.#isEncrypted = true;
     plain.off("data", this.#onHandshakeData);
     plain.removeAllListeners("end");
-    const socket = new (nodeTls().TLSSocket)(plain, { isServer: true, ...this.#options.tls!.socketOptions() });
-    this.#socket = socket;
-    this.#watch(socket);
-    socket.once("secure", () => {
-      const refusal = this.#options.tls!.refusalOf(socket);
-      if (refusal !== undefined) return this.#hangUp(refusal);
-      this.#handshake.encrypted();
-      socket.on("data", this.#onHandshakeData);
-    });
+    this.#options.tls!.accept(
+      plain,
+      (socket) => {
+        if (this.#isDone) return void socket.destroy();
+        this.#socket = socket;
+        this.#watch(socket);
+        this.#handshake.encrypted();
+        socket.on("data", this.#onHandshakeData);
+      },
+      (error) => this.#hangUp(messageOf(error)),
+    );
   }
 
   #watch(socket: Socket): void {

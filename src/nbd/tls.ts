@@ -3,9 +3,9 @@
  * sides know (PSK), in a file of lines `USER:HEXKEY`.
  */
 import { readFileSync } from "node:fs";
-import { isIP } from "node:net";
+import { isIP, type Socket } from "node:net";
 import { join } from "node:path";
-import type { SecureContext, SecureContextOptions, TLSSocket, TLSSocketOptions } from "node:tls";
+import type { SecureContext, SecureContextOptions, TLSSocket, TlsOptions as TlsServerOptions } from "node:tls";
 import { codeOf, messageOf, StateError } from "../errors/index.js";
 
 export interface TlsOptions {
@@ -21,50 +21,55 @@ export interface TlsOptions {
 export const PSK_CIPHERS =
   "ECDHE-PSK-AES128-CBC-SHA256:DHE-PSK-AES256-GCM-SHA384:DHE-PSK-AES128-GCM-SHA256:PSK-AES256-GCM-SHA384:PSK-AES128-GCM-SHA256";
 const MAX_PSK_BYTES = 64;
+const HANDSHAKE_MS = 30_000;
 
 export interface ServerTls {
-  socketOptions(): TLSSocketOptions;
-  /** Why this client is sent away, if it is. */
-  refusalOf(socket: TLSSocket): string | undefined;
+  /** The server's side of the handshake on a connection. Either is called once; the connection is theirs to close. */
+  accept(plain: Socket, secure: (socket: TLSSocket) => void, failed: (error: Error) => void): void;
 }
 
 /** @throws StateError ENOENT, EACCES, EINVAL */
 export function openServerTls(options: TlsOptions): ServerTls {
   const verifiesPeer = options.verifiesPeer ?? false;
-  if (options.certificates === undefined && options.psk === undefined) {
+  const folder = options.certificates;
+  if (folder === undefined && options.psk === undefined) {
     throw new StateError("EINVAL", "TLS without certificates or keys", {
       hint: "give a folder of certificates, or a file of keys",
     });
   }
   const keys = options.psk === undefined ? undefined : readKeys(options.psk);
-  const folder = options.certificates;
-  const context: SecureContext =
+  const psk =
+    keys === undefined
+      ? {}
+      : {
+          ciphers: folder === undefined ? PSK_CIPHERS : `HIGH:!aNULL:${PSK_CIPHERS}`,
+          maxVersion: "TLSv1.2" as const,
+          pskCallback: (_socket: TLSSocket, identity: string) => keys.get(identity) ?? null,
+        };
+  const certificates =
     folder === undefined
-      ? makeContext({ ciphers: PSK_CIPHERS, maxVersion: "TLSv1.2" }, options.psk!)
-      : makeContext(
-          {
-            cert: readPart(folder, "server-cert.pem"),
-            key: readPart(folder, "server-key.pem"),
-            ...(verifiesPeer ? { ca: readPart(folder, "ca-cert.pem") } : {}),
-            ...(keys === undefined ? {} : { ciphers: `HIGH:!aNULL:${PSK_CIPHERS}`, maxVersion: "TLSv1.2" as const }),
-          },
-          folder,
-        );
+      ? {}
+      : {
+          cert: readPart(folder, "server-cert.pem"),
+          key: readPart(folder, "server-key.pem"),
+          ...(verifiesPeer ? { ca: readPart(folder, "ca-cert.pem") } : {}),
+        };
+  const settings: TlsServerOptions = {
+    ...certificates,
+    ...psk,
+    requestCert: verifiesPeer,
+    // With a shared key there is no certificate to be verified, and none is asked for.
+    rejectUnauthorized: verifiesPeer,
+    handshakeTimeout: HANDSHAKE_MS,
+  };
+  makeContext(settings, folder ?? options.psk!);
   return {
-    socketOptions: () => ({
-      secureContext: context,
-      requestCert: verifiesPeer,
-      // Looked at when the handshake is done: this is about the certificate, not about its name.
-      rejectUnauthorized: false,
-      ...(keys === undefined
-        ? {}
-        : { pskCallback: (_socket: TLSSocket, identity: string) => keys.get(identity) ?? null }),
-    }),
-    refusalOf(socket) {
-      if (!verifiesPeer || socket.authorized) return undefined;
-      // With a shared key there is no certificate to be verified.
-      if (keys !== undefined && isPsk(socket)) return undefined;
-      return `the client's certificate is not accepted: ${messageOf(socket.authorizationError ?? "it has none")}`;
+    accept(plain, secure, failed) {
+      // One that listens nowhere: it is handed the connection.
+      const server = nodeTls().createServer(settings);
+      server.once("secureConnection", secure);
+      server.once("tlsClientError", failed);
+      server.emit("connection", plain);
     },
   };
 }
@@ -111,10 +116,6 @@ export function clientTlsOptions(
 /** Loaded with the first connection that wants it. */
 export function nodeTls(): typeof import("node:tls") {
   return process.getBuiltinModule("node:tls");
-}
-
-function isPsk(socket: TLSSocket): boolean {
-  return socket.getCipher().standardName.includes("PSK");
 }
 
 function makeContext(options: SecureContextOptions, where: string): SecureContext {
