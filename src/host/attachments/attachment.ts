@@ -92,7 +92,7 @@ class Attachment implements Service {
       // What an earlier daemon left is cleared up by now.
       checkLink(path, place.folder);
       const image = mount.server.add({ name, device, readOnly });
-      undo.push(() => mount.server.remove(image));
+      undo.push(() => removeImage(mount, image, context));
       image.discardReadsZeros = readsZeros(device);
       const file = join(mount.folder, name);
       const loop = await attachKernelLoop({ file, readOnly, sectorBytes, directIo: true });
@@ -225,6 +225,15 @@ async function detachLoop(path: string, context: ServiceContext): Promise<void> 
     if (performance.now() < until) continue;
     context.log(`${path} is still open; whoever has it open gets errors from now on`);
     return;
+  }
+}
+
+/** Requests of a device that is suspended, or whose pool is full and queues, may wait for ever: they are left behind. */
+async function removeImage(mount: FuseMount, image: ImageFile, context: ServiceContext): Promise<void> {
+  const removed = mount.server.remove(image).then(() => true);
+  const patience = sleep(GONE_MS, false, { ref: false });
+  if (!(await Promise.race([removed, patience]))) {
+    context.log(`${image.underWay} requests to '${image.name}' still wait, and are left behind`);
   }
 }
 

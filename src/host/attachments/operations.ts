@@ -89,6 +89,7 @@ export async function detachDevice(
   const attachment = await findAttachment(host, name);
   if (attachment !== undefined) {
     refuseUsed(attachment.device, { number: numberOf(attachment.loop), path: attachment.loop });
+    await refuseSuspended(host, attachment.device);
     return host.stopService(attachment.service);
   }
   const left = leftLoops(options.folders).filter((each) => each.name === name || each.loop.path === name);
@@ -99,6 +100,13 @@ export async function detachDevice(
   for (const { loop } of left) refuseUsed(name, loop);
   for (const each of left) await takeAway(each, options.folders);
   await clearMounts(options.folders);
+}
+
+/** What was written would wait for the resume, and detaching with it. */
+async function refuseSuspended(host: Host, name: string): Promise<void> {
+  const { state } = await host.deviceInfo(name);
+  if (state !== "SUSPENDED") return;
+  throw new StateError("EBUSY", `'${name}' is suspended`, { hint: `udm table resume ${name}` });
 }
 
 function refuseUsed(name: string, loop: { readonly number: number; readonly path: string }): void {
@@ -190,6 +198,7 @@ export async function planUmount(host: Host, word: string, folders: AttachmentFo
 /** Unmounts, and detaches the device when nothing of it is mounted any more. */
 export async function umountDevice(host: Host, word: string, folders: AttachmentFolders): Promise<void> {
   const { mounted, attachment, left } = await planUmount(host, word, folders);
+  if (attachment !== undefined) await refuseSuspended(host, attachment.device);
   for (const folder of mounted) {
     try {
       await run("umount", [folder], { timeoutMs: MOUNT_TIMEOUT_MS });
