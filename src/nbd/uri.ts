@@ -20,6 +20,9 @@ export interface NbdUri {
 }
 
 const SCHEME = /^nbds?(?:\+(?:unix|tcp))?:/;
+/** TLS, transport, user, host, port, name, parameters. */
+const FORM =
+  /^nbd(s?)(?:\+(unix|tcp))?:\/\/(?:([^/@?]*)@)?(\[[^\]]*\]|[^:/?]*)(?::(\d{1,5}))?(?:\/([^?]*))?(?:\?(.*))?$/;
 
 export function isNbdUri(text: string): boolean {
   return SCHEME.test(text);
@@ -32,21 +35,14 @@ export function parseNbdUri(text: string): NbdUri {
       hint: "nbd://HOST[:PORT]/NAME or nbd+unix:///NAME?socket=PATH",
     });
   if (!SCHEME.test(text)) throw refuse("is not an NBD URI");
-  let url: URL;
-  let exportName: string;
-  let user: string;
-  try {
-    url = new URL(text);
-    // One slash belongs to the address; whatever follows is the name.
-    exportName = decodeURIComponent(url.pathname.replace(/^\//, ""));
-    user = decodeURIComponent(url.username);
-  } catch (error) {
-    throw refuse(messageOf(error));
-  }
+  const found = FORM.exec(text);
+  if (found === null) throw refuse("is malformed");
+  const [, tls, transport, userText = "", hostText = "", portText, nameText = "", query = ""] = found;
+  const exportName = decode(nameText, refuse);
+  const user = decode(userText, refuse);
   if (Buffer.byteLength(exportName) > MAX_NAME_BYTES) throw refuse(`the name is longer than ${MAX_NAME_BYTES} bytes`);
-  const scheme = url.protocol.replace(":", "");
   const parameters = new Map<string, string>();
-  for (const part of url.search.slice(1).split("&")) {
+  for (const part of query.split("&")) {
     const [key = "", ...rest] = part.split("=");
     // In a path a plus sign is a plus sign.
     if (key !== "") parameters.set(key, decode(rest.join("="), refuse));
@@ -55,20 +51,22 @@ export function parseNbdUri(text: string): NbdUri {
   const psk = parameters.get("tls-psk-file");
   const common = {
     exportName,
-    isEncrypted: scheme.startsWith("nbds"),
+    isEncrypted: tls === "s",
     ...(user === "" ? {} : { user }),
     ...(folder === undefined ? {} : { certificates: folder }),
     ...(psk === undefined ? {} : { psk }),
   };
-  if (scheme.endsWith("+unix")) {
+  if (transport === "unix") {
     const path = parameters.get("socket");
     if (path === undefined || path === "") throw refuse("names no socket");
     if (!isAbsolute(path)) throw refuse(`socket '${path}' is not an absolute path`);
     return { address: { kind: "unix", path }, ...common };
   }
-  if (url.hostname === "") throw refuse("names no host");
-  const host = url.hostname.replace(/^\[(.*)\]$/, "$1");
-  return { address: { kind: "tcp", host, port: url.port === "" ? DEFAULT_PORT : Number(url.port) }, ...common };
+  const host = hostText.replace(/^\[(.*)\]$/, "$1");
+  const port = portText === undefined ? DEFAULT_PORT : Number(portText);
+  if (host === "") throw refuse("names no host");
+  if (port > 65535) throw refuse(`${portText} is no port`);
+  return { address: { kind: "tcp", host, port }, ...common };
 }
 
 function decode(text: string, refuse: (reason: string) => Error): string {
