@@ -164,6 +164,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     "devices and mappings as XML",
     async () => (await import("./metadata/dump.js")).dumpCommand,
   ),
+  entry("metadata", "restore", "metadata from XML", async () => (await import("./metadata/restore.js")).restoreCommand),
   entry("metadata", "ls", "its thin devices", async () => (await import("./metadata/ls.js")).lsCommand),
   entry(
     "metadata",

@@ -2,15 +2,17 @@
 
 export { type CheckOptions, type CheckReport, checkMetadata, type Run } from "./check.js";
 export type { CountTotals } from "./check-counts.js";
+export { type DeltaFormat, type DeltaKind, type DeltaOptions, type DeltaSide, deltaMetadata } from "./delta.js";
 export { ByteWriter } from "./dump/byte-writer.js";
 export { type DumpOptions, dumpMetadata } from "./dump/dump.js";
 export { DUMP_FORMATS, type DumpFormat, type DumpHead, type Emitter, emitterFor } from "./dump/emitter.js";
 export { type Affected, FINDINGS, type Finding, type FindingId, type FindingKind, type Severity } from "./findings.js";
+export { type ListedDevice, type Listing, type ListOptions, listMetadata } from "./ls.js";
 export { type MendOptions, mendMetadata } from "./mend.js";
 export { Pace, type PaceOptions } from "./pace.js";
 export { problemText } from "./problem-text.js";
 export * from "./reader/index.js";
-export { type DeltaFormat, type DeltaKind, type DeltaOptions, type DeltaSide, deltaMetadata } from "./delta.js";
-export { type ListedDevice, type Listing, type ListOptions, listMetadata } from "./ls.js";
+export { type BuildHead, MetadataBuilder } from "./restore/metadata-builder.js";
+export { type Restored, type RestoreOptions, restoreMetadata } from "./restore/restore.js";
 export { type Region, type ReverseRun, reverseMap } from "./rmap.js";
 export { adviseMetadataSize, type SizeAdvice, type SizeRequest } from "./size.js";
