@@ -32,7 +32,10 @@ export function examplesOf(page: string): readonly Example[] {
   const section = /\n\.SH EXAMPLES\n([\s\S]*?)(?=\n\.SH |$)/.exec(page)?.[1] ?? "";
   const examples: { command: string; output: string }[] = [];
   for (const block of section.matchAll(/\n\.nf\n([\s\S]*?)\n\.fi/g)) {
-    for (const line of (block[1] ?? "").split("\n").map(plain)) {
+    const lines = (block[1] ?? "").split("\n").map(plain);
+    // Behind "#" stands what needs root and mounts; test/cli/attach.test.ts does such things.
+    if (lines[0]?.startsWith("# ") === true) continue;
+    for (const line of lines) {
       const last = examples.at(-1);
       if (last !== undefined && last.output === "" && /[\\|]$/.test(last.command)) last.command += `\n${line}`;
       else if (line.startsWith("$ ")) examples.push({ command: line.slice(2), output: "" });
