@@ -331,7 +331,7 @@ class BitmapWords {
         continue;
       }
       this.used++;
-      const raw = RAW_OF_COUNT[count < OVERFLOW_COUNT ? count : OVERFLOW_COUNT]!;
+      const raw = RAW_OF_COUNT[Math.min(count, OVERFLOW_COUNT)]!;
       words[HEADER_WORDS + (entry >>> 4)]! |= raw << ((entry % COUNTS_PER_WORD) * 2);
       if (count >= OVERFLOW_COUNT) overflow?.pushWords(this.#first + entry, [count]);
     }
