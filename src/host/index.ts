@@ -6,7 +6,7 @@ export const attachments = (): Promise<typeof Attachments> => import("./attachme
 /** Serving devices over NBD; loaded when it is wanted. */
 export const nbdExports = (): Promise<typeof Exports> => import("./exports.js");
 export { type AnyHostOptions, openAnyHost } from "./any-host.js";
-export type { AttachmentFolders, AttachmentInfo, AttachRequest } from "./attachments/index.js";
+export type { AttachmentFolders, AttachmentInfo, AttachRequest, Via } from "./attachments/index.js";
 export { Daemon, type DaemonOptions } from "./daemon/daemon.js";
 export { errorToPlain } from "./daemon/protocol.js";
 export { type ConnectOptions, connectHost } from "./daemon/rpc-host.js";

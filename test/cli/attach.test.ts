@@ -45,7 +45,14 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
       expect([queue("discard_granularity"), queue("logical_block_size")]).toEqual([65536, 512]);
       expect(await session.sh(`lsblk -bno SIZE,TYPE,RO ${session.dev("a")}`)).toMatch(/^\s*536870912 loop\s+0$/);
       expect(JSON.parse(await session.ok("attach a --if-not-exists --json"))).toMatchObject({
-        attachment: { device: "a", path: session.dev("a"), loop, directIo: true, sizeBytes: 2 ** 29 },
+        attachment: {
+          device: "a",
+          path: session.dev("a"),
+          node: loop,
+          via: "fuse",
+          directIo: true,
+          sizeBytes: 2 ** 29,
+        },
       });
       expect((await session.udm("attach a")).stderr).toBe(
         `udm: 'a' is attached at ${session.dev("a")} (sectors of 512 bytes)\nhint: udm detach a\n`,
@@ -242,4 +249,34 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
       await held;
       await session.ok("detach b");
     }));
+
+  test.skipIf(existsSync("/dev/nbd0"))("via nbd need a kernel that has it", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool a --size 32m");
+      expect((await session.udm("attach a --via nbd")).stderr).toBe(
+        "udm: /dev/nbd0: this kernel has no NBD\nhint: modprobe nbd; without it: udm attach goes by FUSE\n",
+      );
+      expect((await session.udm("attach a --via smoke")).status).toBe(2);
+      await session.ok("attach a");
+      expect((await session.udm("attach a --via nbd --if-not-exists")).stderr).toMatch(/^udm: 'a' is attached at /);
+      await session.ok("detach a");
+    }),
+  );
+
+  test.skipIf(!existsSync("/dev/nbd0"))("via nbd take a file system (needs /dev/nbd0)", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool a --size 64m");
+      await session.ok("attach a --via nbd");
+      expect(readlinkSync(session.dev("a"))).toMatch(/^\/dev\/nbd\d+$/);
+      await session.sh("mkfs.ext4 -q dev/a");
+      await session.ok(["mount", "a", session.path("mnt")]);
+      await session.sh("cp /etc/services mnt/");
+      expect((await session.udm("detach a")).stderr).toMatch(/is mounted at/);
+      await session.ok("umount a");
+      await session.ok("attach a --read-only");
+      await session.sh("e2fsck -fn dev/a >/dev/null 2>&1");
+      await session.ok("detach a");
+      await checkPool(session);
+    }),
+  );
 });

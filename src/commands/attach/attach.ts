@@ -4,7 +4,15 @@ import { attachments } from "../../host/index.js";
 import { change } from "../change.js";
 import type { Context } from "../context.js";
 import { ifNotExistsOption } from "../options.js";
-import { type AttachOptions, attachRequest, foldersOf, needRoot, readOnlyOption, sectorSizeOption } from "./shared.js";
+import {
+  type AttachOptions,
+  attachRequest,
+  foldersOf,
+  needRoot,
+  readOnlyOption,
+  sectorSizeOption,
+  viaOption,
+} from "./shared.js";
 
 export function attachCommand(context: Context): Command {
   return new Command("attach")
@@ -14,6 +22,7 @@ export function attachCommand(context: Context): Command {
     .argument("<name>", "the mapped device")
     .addOption(readOnlyOption())
     .addOption(sectorSizeOption())
+    .addOption(viaOption())
     .addOption(ifNotExistsOption())
     .action(async (name: string, options: AttachOptions & { readonly ifNotExists?: boolean }) => {
       needRoot(context, "attaching a device");

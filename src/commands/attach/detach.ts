@@ -4,7 +4,7 @@ import { attachments } from "../../host/index.js";
 import { change, quoted } from "../change.js";
 import type { Context } from "../context.js";
 import { ifExistsOption } from "../options.js";
-import { foldersOf, needRoot } from "./shared.js";
+import { detachLine, foldersOf, needRoot } from "./shared.js";
 
 export function detachCommand(context: Context): Command {
   return new Command("detach")
@@ -22,7 +22,7 @@ export function detachCommand(context: Context): Command {
           const plans: string[] = [];
           for (const name of names) {
             const found = await findAttachment(host, name);
-            if (found !== undefined) plans.push(`losetup --detach ${found.loop}`, `rm ${quoted(found.path)}`);
+            if (found !== undefined) plans.push(detachLine(found), `rm ${quoted(found.path)}`);
           }
           return plans;
         },

@@ -3,7 +3,15 @@ import { Command, Option } from "commander";
 import { attachments } from "../../host/index.js";
 import { change, quoted } from "../change.js";
 import type { Context } from "../context.js";
-import { type AttachOptions, attachRequest, foldersOf, needRoot, readOnlyOption, sectorSizeOption } from "./shared.js";
+import {
+  type AttachOptions,
+  attachRequest,
+  foldersOf,
+  needRoot,
+  readOnlyOption,
+  sectorSizeOption,
+  viaOption,
+} from "./shared.js";
 
 interface MountOptions extends AttachOptions {
   readonly options?: string;
@@ -19,6 +27,7 @@ export function mountCommand(context: Context): Command {
     .addOption(new Option("-t, --type <type>", "type of the file system; found by itself"))
     .addOption(readOnlyOption())
     .addOption(sectorSizeOption())
+    .addOption(viaOption())
     .action(async (name: string, folder: string, options: MountOptions) => {
       needRoot(context, "mounting a device");
       const { findAttachment, mountDevice, mountWords, planAttach } = await attachments();

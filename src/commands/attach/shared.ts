@@ -1,7 +1,7 @@
 /** What attach, detach, mount and umount share. */
 import { Option } from "commander";
 import { StateError } from "../../errors/index.js";
-import type { AttachmentFolders, AttachRequest } from "../../host/index.js";
+import type { AttachmentFolders, AttachmentInfo, AttachRequest, Via } from "../../host/index.js";
 import { defined } from "../change.js";
 import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
@@ -9,6 +9,7 @@ import { countOf } from "../parse.js";
 export interface AttachOptions {
   readonly readOnly?: boolean;
   readonly sectorSize?: number;
+  readonly via?: Via;
 }
 
 export const readOnlyOption = () => new Option("-r, --read-only", "refuse writes");
@@ -18,12 +19,21 @@ export const sectorSizeOption = () =>
     countOf("sector size", { min: 512, max: 4096 }),
   );
 
+export const viaOption = () =>
+  new Option("--via <way>", "how: fuse, with a loop device, or nbd, with nbd-client").choices(["fuse", "nbd"]);
+
+/** The command of the classic tools. */
+export function detachLine({ via, node }: AttachmentInfo): string {
+  return via === "nbd" ? `nbd-client -d ${node}` : `losetup --detach ${node}`;
+}
+
 export function attachRequest(context: Context, device: string, options: AttachOptions): AttachRequest {
   return defined({
     device,
     devFolder: context.devFolder,
     readOnly: options.readOnly,
     sectorBytes: options.sectorSize,
+    via: options.via,
   });
 }
 

@@ -3,7 +3,7 @@ import { Command } from "commander";
 import { attachments } from "../../host/index.js";
 import { change, quoted } from "../change.js";
 import type { Context } from "../context.js";
-import { foldersOf, needRoot } from "./shared.js";
+import { detachLine, foldersOf, needRoot } from "./shared.js";
 
 export function umountCommand(context: Context): Command {
   return new Command("umount")
@@ -18,12 +18,9 @@ export function umountCommand(context: Context): Command {
       await change(context, {
         plan: async (host) => {
           const { mounted, attachment, left } = await planUmount(host, word, folders);
-          const loop = attachment?.loop ?? left?.loop.path;
+          const detach = attachment !== undefined ? detachLine(attachment) : `losetup --detach ${left?.loop.path}`;
           const link = attachment?.path ?? `${folders.devFolder}/${left?.name}`;
-          return [
-            ...mounted.map((folder) => `umount ${quoted(folder)}`),
-            ...(loop === undefined ? [] : [`losetup --detach ${loop}`, `rm ${quoted(link)}`]),
-          ];
+          return [...mounted.map((folder) => `umount ${quoted(folder)}`), detach, `rm ${quoted(link)}`];
         },
         run: (host) => umountDevice(host, word, folders),
       });

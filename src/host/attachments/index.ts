@@ -8,8 +8,8 @@ export {
   findLeftovers,
   type LeftLoop,
   type Leftover,
-  type LoopUser,
-  usersOfLoop,
+  type NodeUser,
+  usersOfNode,
 } from "./leftovers.js";
 export {
   type AttachmentFolders,
@@ -24,4 +24,4 @@ export {
   type UmountPlan,
   umountDevice,
 } from "./operations.js";
-export type { AttachmentInfo, AttachRequest } from "./request.js";
+export type { AttachmentInfo, AttachRequest, Via } from "./request.js";

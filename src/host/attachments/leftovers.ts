@@ -13,7 +13,7 @@ import {
   stateOfFuseMount,
   unmountFuse,
 } from "../../fuse/index.js";
-import { findHolders, identityOf, mountPoints, swapPaths } from "../../io/index.js";
+import { deviceNumber, findHolders, identityOf, mountPoints, swapPaths } from "../../io/index.js";
 import { detachKernelLoop, type KernelLoop, listKernelLoops } from "../../loop/index.js";
 import { removeLink } from "./device-link.js";
 
@@ -27,32 +27,38 @@ export interface LeftLoop {
   readonly loop: KernelLoop;
   /** Name of the device that was attached. */
   readonly name: string;
-  readonly users: readonly LoopUser[];
+  readonly users: readonly NodeUser[];
 }
 
-export type LoopUser =
+export type NodeUser =
   | { readonly kind: "mount"; readonly folder: string }
   | { readonly kind: "swap"; readonly path: string }
   | { readonly kind: "process"; readonly pid: number; readonly command: string };
 
-/** Who uses a loop device: what is mounted from it, swap, processes that have it open. */
-export function usersOfLoop(loop: KernelLoop | { readonly number: number; readonly path: string }): LoopUser[] {
-  const mounted = (mountPoints().get(`7:${loop.number}`) ?? []).map((folder) => ({ kind: "mount" as const, folder }));
+/** Who uses a block device: what is mounted from it, swap, processes that have it open. */
+export function usersOfNode(node: string): NodeUser[] {
+  const mounted = (mountPoints().get(deviceNumber(node) ?? "") ?? []).map((folder) => ({
+    kind: "mount" as const,
+    folder,
+  }));
   const swap = swapPaths()
-    .filter((path) => path === loop.path)
+    .filter((path) => path === node)
     .map((path) => ({ kind: "swap" as const, path }));
   if (mounted.length + swap.length > 0) return [...mounted, ...swap];
   try {
-    return findHolders(identityOf(loop.path))
-      .filter(({ pid }) => pid !== process.pid)
-      .map(({ pid, command }) => ({ kind: "process" as const, pid, command }));
+    return (
+      findHolders(identityOf(node))
+        // nbd-client keeps its device open as long as it is connected.
+        .filter(({ pid, command }) => pid !== process.pid && !/(^|\/)nbd-client\b/.test(command))
+        .map(({ pid, command }) => ({ kind: "process" as const, pid, command }))
+    );
   } catch {
     return [];
   }
 }
 
 /** `mounted at /mnt`, `in use as swap`, `open in process 47 (dd ...)`. */
-export function describeUser(user: LoopUser): string {
+export function describeUser(user: NodeUser): string {
   switch (user.kind) {
     case "mount":
       return `mounted at ${user.folder}`;
@@ -67,7 +73,7 @@ export function describeUser(user: LoopUser): string {
 export function loopsBelow(folder: string): readonly LeftLoop[] {
   return listKernelLoops()
     .filter((loop) => loop.backingFile.startsWith(`${folder}/`))
-    .map((loop) => ({ loop, name: loop.backingFile.slice(folder.length + 1), users: usersOfLoop(loop) }));
+    .map((loop) => ({ loop, name: loop.backingFile.slice(folder.length + 1), users: usersOfNode(loop.path) }));
 }
 
 /** Mounts whose folder is `base`, or `base-N`. */

@@ -4,13 +4,13 @@
  */
 import { messageOf, StateError, ToolError } from "../../errors/index.js";
 import { abortConnection, stateOfFuseMount, unmountFuse } from "../../fuse/index.js";
-import { mountPoints, run } from "../../io/index.js";
+import { deviceNumber, mountPoints, run } from "../../io/index.js";
 import { detachKernelLoop } from "../../loop/index.js";
 import type { Host, Plan, ServiceInfo } from "../host.js";
 import { quoted } from "../plan-text.js";
 import { realPathOf, removeLink } from "./device-link.js";
 import { imageFolder } from "./image-folder.js";
-import { describeUser, type LeftLoop, loopsBelow, mountsLike, usersOfLoop } from "./leftovers.js";
+import { describeUser, type LeftLoop, loopsBelow, mountsLike, usersOfNode } from "./leftovers.js";
 import { ATTACH_KIND, type AttachmentInfo, type AttachRequest, attachmentOf } from "./request.js";
 
 export interface AttachmentFolders {
@@ -32,7 +32,7 @@ export async function listAttachments(host: Host): Promise<readonly AttachmentIn
 /** @param name of a device, or the path of its link */
 export async function findAttachment(host: Host, name: string): Promise<AttachmentInfo | undefined> {
   const all = await listAttachments(host);
-  return all.find((each) => each.device === name || each.path === name || each.loop === name);
+  return all.find((each) => each.device === name || each.path === name || each.node === name);
 }
 
 /**
@@ -48,7 +48,8 @@ export async function attachDevice(
   if (present !== undefined) {
     const isSame =
       (request.readOnly ?? present.readOnly) === present.readOnly &&
-      (request.sectorBytes ?? present.sectorBytes) === present.sectorBytes;
+      (request.sectorBytes ?? present.sectorBytes) === present.sectorBytes &&
+      (request.via ?? present.via) === present.via;
     if (options.ifNotExists === true && isSame) return present;
     const how = `${present.readOnly ? "read-only, " : ""}sectors of ${present.sectorBytes} bytes`;
     throw new StateError("EEXIST", `'${present.device}' is attached at ${present.path} (${how})`, {
@@ -67,14 +68,18 @@ function known(service: ServiceInfo): AttachmentInfo {
 
 /** The same in commands of the classic tools. */
 export function planAttach(request: AttachRequest, folders: AttachmentFolders): Plan {
+  const link = quoted(`${request.devFolder}/${request.device}`);
+  if (request.via === "nbd") {
+    const client = ["nbd-client", "-unix", quoted(`${folders.runDir}/attach-nbdN.sock`), "/dev/nbdN"];
+    if (request.readOnly === true) client.push("-readonly");
+    if (request.sectorBytes !== undefined) client.push("-block-size", String(request.sectorBytes));
+    return [[...client, "-name", quoted(request.device)].join(" "), `ln -s /dev/nbdN ${link}`];
+  }
   const words = ["losetup", "--find", "--show"];
   if (request.readOnly === true) words.push("--read-only");
   if (request.sectorBytes !== undefined) words.push("--sector-size", String(request.sectorBytes));
   const file = `${imageFolder(folders)}/${request.device}`;
-  return [
-    [...words, "--direct-io=on", quoted(file)].join(" "),
-    `ln -s /dev/loopN ${quoted(`${request.devFolder}/${request.device}`)}`,
-  ];
+  return [[...words, "--direct-io=on", quoted(file)].join(" "), `ln -s /dev/loopN ${link}`];
 }
 
 /**
@@ -88,7 +93,7 @@ export async function detachDevice(
 ): Promise<void> {
   const attachment = await findAttachment(host, name);
   if (attachment !== undefined) {
-    refuseUsed(attachment.device, { number: numberOf(attachment.loop), path: attachment.loop });
+    refuseUsed(attachment.device, attachment.node);
     await refuseSuspended(host, attachment.device);
     return host.stopService(attachment.service);
   }
@@ -97,7 +102,7 @@ export async function detachDevice(
     if (options.ifExists === true) return;
     throw new StateError("ENOENT", `'${name}' is not attached`, { hint: "udm daemon status shows what is" });
   }
-  for (const { loop } of left) refuseUsed(name, loop);
+  for (const { loop } of left) refuseUsed(name, loop.path);
   for (const each of left) await takeAway(each, options.folders);
   await clearMounts(options.folders);
 }
@@ -109,8 +114,8 @@ async function refuseSuspended(host: Host, name: string): Promise<void> {
   throw new StateError("EBUSY", `'${name}' is suspended`, { hint: `udm table resume ${name}` });
 }
 
-function refuseUsed(name: string, loop: { readonly number: number; readonly path: string }): void {
-  const [user] = usersOfLoop(loop);
+function refuseUsed(name: string, node: string): void {
+  const [user] = usersOfNode(node);
   if (user === undefined) return;
   const hint =
     user.kind === "mount"
@@ -118,7 +123,7 @@ function refuseUsed(name: string, loop: { readonly number: number; readonly path
       : user.kind === "swap"
         ? `swapoff ${user.path}`
         : `end process ${user.pid} first`;
-  throw new StateError("EBUSY", `'${name}' (${loop.path}) is ${describeUser(user)}`, { hint });
+  throw new StateError("EBUSY", `'${name}' (${node}) is ${describeUser(user)}`, { hint });
 }
 
 /** Attaches when that was not done, then mounts. @returns where the device is, and whether this attached it */
@@ -170,11 +175,11 @@ export interface UmountPlan {
  */
 export async function planUmount(host: Host, word: string, folders: AttachmentFolders): Promise<UmountPlan> {
   const points = mountPoints();
-  const pointsOf = (number: number) => [...(points.get(`7:${number}`) ?? [])].reverse();
+  const pointsOf = (node: string) => [...(points.get(deviceNumber(node) ?? "") ?? [])].reverse();
   const left = leftLoops(folders);
   const attachment = await findAttachment(host, word);
   if (attachment !== undefined) {
-    const mounted = pointsOf(numberOf(attachment.loop));
+    const mounted = pointsOf(attachment.node);
     if (mounted.length === 0) {
       throw new StateError("EINVAL", `'${word}' is attached but not mounted`, { hint: `udm detach ${word}` });
     }
@@ -182,13 +187,13 @@ export async function planUmount(host: Host, word: string, folders: AttachmentFo
   }
   const leftNamed = left.find((each) => each.name === word);
   if (leftNamed !== undefined) {
-    return { mounted: pointsOf(leftNamed.loop.number), attachment: undefined, left: leftNamed };
+    return { mounted: pointsOf(leftNamed.loop.path), attachment: undefined, left: leftNamed };
   }
   const folder = realPathOf(word);
   for (const each of await listAttachments(host)) {
-    if (pointsOf(numberOf(each.loop)).includes(folder)) return { mounted: [folder], attachment: each, left: undefined };
+    if (pointsOf(each.node).includes(folder)) return { mounted: [folder], attachment: each, left: undefined };
   }
-  const leftMounted = left.find(({ loop }) => pointsOf(loop.number).includes(folder));
+  const leftMounted = left.find(({ loop }) => pointsOf(loop.path).includes(folder));
   if (leftMounted !== undefined) return { mounted: [folder], attachment: undefined, left: leftMounted };
   throw new StateError("ENOENT", `'${word}' is neither an attached device nor where one is mounted`, {
     hint: "udm daemon status shows attached devices; umount takes other mounts away",
@@ -209,8 +214,8 @@ export async function umountDevice(host: Host, word: string, folders: Attachment
       });
     }
   }
-  const path = attachment?.loop ?? left?.loop.path ?? "";
-  if ((mountPoints().get(`7:${numberOf(path)}`) ?? []).length > 0) return;
+  const number = deviceNumber(attachment?.node ?? left?.loop.path ?? "") ?? "";
+  if ((mountPoints().get(number) ?? []).length > 0) return;
   if (attachment !== undefined) return detachDevice(host, attachment.device, { folders, ifExists: true });
   if (left === undefined) return;
   await takeAway(left, folders);
@@ -239,10 +244,6 @@ async function clearMounts(folders: AttachmentFolders): Promise<void> {
     if (state === "stuck") await abortConnection(connection);
     await unmountFuse(folder);
   }
-}
-
-function numberOf(loop: string): number {
-  return Number(/(\d+)$/.exec(loop)?.[1]);
 }
 
 /** What mount(8) or umount(8) said, without their own names. */
