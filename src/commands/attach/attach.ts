@@ -4,6 +4,7 @@ import { attachments } from "../../host/index.js";
 import { change } from "../change.js";
 import type { Context } from "../context.js";
 import { ifNotExistsOption } from "../options.js";
+import type { DocumentOf } from "../schema/documents.js";
 import {
   type AttachOptions,
   attachRequest,
@@ -36,7 +37,7 @@ export function attachCommand(context: Context): Command {
         },
         run: (host) => attachDevice(host, request, { ifNotExists: options.ifNotExists === true }),
         show: ({ path }) => context.line(path),
-        json: (attachment) => ({ attachment }),
+        json: (attachment) => ({ attachment }) satisfies DocumentOf<"attachment">,
       });
     });
 }

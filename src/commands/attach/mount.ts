@@ -3,6 +3,7 @@ import { Command, Option } from "commander";
 import { attachments } from "../../host/index.js";
 import { change, quoted } from "../change.js";
 import type { Context } from "../context.js";
+import type { DocumentOf } from "../schema/documents.js";
 import {
   type AttachOptions,
   attachRequest,
@@ -50,7 +51,8 @@ export function mountCommand(context: Context): Command {
             options: words,
             ...(options.type === undefined ? {} : { type: options.type }),
           }),
-        json: ({ attachment, folder: mounted }) => ({ attachment, mountpoint: mounted }),
+        json: ({ attachment, folder: mounted }) =>
+          ({ attachment, mountpoint: mounted }) satisfies DocumentOf<"attachment">,
       });
     });
 }

@@ -41,6 +41,19 @@ const LOOP = record({
   usedBy: list(text(), "names of mapped devices whose tables use it"),
 });
 
+const ATTACHMENT = record({
+  service: text("what the daemon calls it"),
+  device: text("name of the mapped device"),
+  path: text("the link, /dev/mapper/NAME"),
+  node: text("the block device, /dev/loopN or /dev/nbdN"),
+  via: word(["fuse", "nbd"], "what makes the block device"),
+  file: text("the image the loop device stands on, or the socket"),
+  readOnly: flag(),
+  sectorBytes: bytes("logical sector size"),
+  sizeBytes: bytes(),
+  directIo: flag("past the page cache of the image"),
+});
+
 const FILL = record({
   usedBytes: bytes(),
   totalBytes: bytes(),
@@ -71,6 +84,10 @@ const rows = (columns: Parameters<typeof rowShape>[0]) => list(rowShape(columns)
 const SHAPES = {
   loops: record({ loops: rows(LOOP_COLUMNS) }),
   loop: record({ loop: LOOP }),
+  attachment: record({
+    attachment: ATTACHMENT,
+    mountpoint: optional(text("where it was mounted")),
+  }),
   kernelLoop: record({ kernelLoop: record({ path: text("/dev/loopN") }) }),
   pools: record({ pools: rows(POOL_COLUMNS) }),
   pool: record({
@@ -223,6 +240,7 @@ const either = (...verbs: readonly string[]) => verbs.flatMap((verb) => [`thin $
 const TOLD: Readonly<Record<Noun, Omit<DocumentEntry, "shape">>> = {
   loops: { tells: "Loop devices of udm.", commands: ["loop list"] },
   loop: { tells: "One loop device, after a change.", commands: ["loop attach", "loop resize"] },
+  attachment: { tells: "A device that was attached, and mounted.", commands: ["attach", "mount"] },
   kernelLoop: { tells: "A loop device of the kernel.", commands: ["loop attach --kernel"] },
   pools: { tells: "Pools; of the list name and state.", commands: ["pool status", "pool list"] },
   pool: { tells: "A pool that was made.", commands: ["pool create"] },
@@ -261,6 +279,7 @@ const TOLD: Readonly<Record<Noun, Omit<DocumentEntry, "shape">>> = {
       ...["create", "snap", "delete", "activate", "deactivate", "resize", "rename", "rollback"].map((v) => `thin ${v}`),
       ...["load", "resume", "suspend", "clear"].map((verb) => `table ${verb}`),
       ...["device rename", "device remove"],
+      ...["detach", "umount"],
     ],
   },
   error: {
