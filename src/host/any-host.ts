@@ -3,6 +3,7 @@
  * appears while the own one waits for the state's lock takes over, and one that has gone is given up: in both cases nothing
  * of the call was done yet, so the same call goes to the other. Inside a group there is no changing over.
  */
+import { codeOf } from "../errors/index.js";
 import { METHOD_NAMES, PLAN_NAMES } from "./daemon/methods.js";
 import { daemonPaths, socketIdentity } from "./daemon/socket-path.js";
 import type { Host, HostPlans } from "./host.js";
@@ -84,7 +85,10 @@ class AnyHost {
         return result;
       } catch (error) {
         if (this.#isInGroup) throw error;
-        if (await isGone(error)) this.#daemon = undefined;
+        // One that is just ending begins nothing: whoever comes waits for the lock instead.
+        const isEnding = host === this.#daemon && codeOf(error) === "EAGAIN";
+        if (isEnding) await this.#daemon?.close();
+        if (isEnding || (await isGone(error))) this.#daemon = undefined;
         else if (!(error instanceof DaemonAppeared)) throw error;
       } finally {
         if (name === "commit" || name === "undo") this.#isInGroup = false;

@@ -31,11 +31,14 @@ export interface DaemonOptions {
   /** Default those of this program. */
   readonly kinds?: readonly AnyServiceKind[];
   readonly idleMs?: number;
+  /** How often it looks after its socket. */
+  readonly lookMs?: number;
 }
 
 /** How long a daemon that nobody needs waits for somebody who might. */
 const IDLE_MS = 1000;
 const LEAST_IDLE_MS = 20;
+const LOOK_MS = 5000;
 /** Longest time that operations under way have to end by themselves when the daemon ends. */
 const GRACE_MS = 1000;
 /** One who connects has this long to say who it is. */
@@ -48,12 +51,13 @@ export class Daemon implements AsyncDisposable {
   readonly #core: ResidentCore;
   readonly #services: Services;
   readonly #connections = new Set<Connection>();
-  readonly #server: Server;
+  #server: Server;
   readonly #sinceMs = Date.now();
   #endsWhenIdle: boolean;
   /** When it was last needed; looking at it is no need. */
   #neededMs = performance.now();
   #idleTimer: NodeJS.Timeout | undefined;
+  #fileTimer: NodeJS.Timeout | undefined;
   #stopping: Promise<void> | undefined;
   readonly #ended: Promise<void>;
   #markEnded: () => void = () => {};
@@ -86,6 +90,7 @@ export class Daemon implements AsyncDisposable {
       await core.own.change("start", () => {});
       log(`listening on ${socket}`);
       daemon.#watchIdle();
+      daemon.#watchFiles();
       return daemon;
     } catch (error) {
       if (daemon === undefined) await core.close();
@@ -114,8 +119,7 @@ export class Daemon implements AsyncDisposable {
         this.#watchIdle();
       },
     });
-    this.#server = createServer({ allowHalfOpen: false }, (socket) => this.#onConnection(socket));
-    this.#server.maxConnections = MAX_CONNECTIONS;
+    this.#server = this.#makeServer();
     this.#ended = new Promise((resolve) => {
       this.#markEnded = resolve;
     });
@@ -161,6 +165,7 @@ export class Daemon implements AsyncDisposable {
 
   async #stopNow(): Promise<void> {
     clearTimeout(this.#idleTimer);
+    clearInterval(this.#fileTimer);
     this.#log("ending");
     const failures: unknown[] = [];
     const tried = async (step: () => Promise<void>) => {
@@ -185,6 +190,33 @@ export class Daemon implements AsyncDisposable {
     this.#log("ended");
     this.#markEnded();
     if (failures.length > 0) throw failures[0];
+  }
+
+  #makeServer(): Server {
+    const server = createServer({ allowHalfOpen: false }, (socket) => this.#onConnection(socket));
+    server.maxConnections = MAX_CONNECTIONS;
+    return server;
+  }
+
+  /** A socket that somebody removed is made again; without its state dir a daemon has no purpose. */
+  #watchFiles(): void {
+    this.#fileTimer = setInterval(() => {
+      if (this.#stopping !== undefined) return;
+      try {
+        if (socketIdentity(this.#options.stateDir) === undefined) {
+          this.#log(`${this.#options.stateDir} is gone`);
+          void this.stop().catch(() => undefined);
+        } else if (socketIdentity(this.socketPath) === undefined) {
+          this.#log("its socket was removed; made again");
+          this.#server.close();
+          this.#server = this.#makeServer();
+          makeRunDir(this.#options.runDir);
+          this.#listen().catch((error: unknown) => this.#log(messageOf(error)));
+        }
+      } catch (error) {
+        this.#log(messageOf(error));
+      }
+    }, this.#options.lookMs ?? LOOK_MS).unref();
   }
 
   async #listen(): Promise<void> {

@@ -1,5 +1,5 @@
 /** One process for a state dir: who may talk to it, what it makes of nonsense, how it ends. */
-import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
@@ -213,7 +213,7 @@ test("whatever is sent, it hangs up or answers, and lives", async () => {
         await send(path, bytes);
       },
     ),
-    { numRuns: 150 },
+    { numRuns: process.env.UDM_TEST_LONG === undefined ? 150 : 20_000 },
   );
   expect(await host.listPools()).toHaveLength(1);
   expect((await host.daemonInfo())?.connections).toBe(1);
@@ -311,4 +311,15 @@ test("a host goes on by itself when the daemon has ended, and never in the middl
   await host.createThin({ pool: "pool", name: "d", sizeBytes: MIB });
   expect((await host.daemonInfo())?.connections).toBe(1);
   await host.close();
+});
+
+test("a socket that was removed is made again, and without its state dir it ends", async () => {
+  const it = await makeDaemon({ lookMs: 20 });
+  const host = await it.connect();
+  rmSync(it.daemon.socketPath);
+  await expect.poll(async () => (await connectHost(folders(it.folder))) !== undefined).toBe(true);
+  expect(statSync(it.daemon.socketPath).mode & 0o777).toBe(0o600);
+  expect(await host.listPools()).toEqual([]);
+  rmSync(join(it.folder, "state"), { recursive: true });
+  await it.daemon.ended;
 });
