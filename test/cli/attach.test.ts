@@ -1,8 +1,10 @@
 /** Devices of udm as block devices of this machine: real programs on them, and everything that may go wrong. */
 import { existsSync, lstatSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { schemaOf } from "../../src/commands/schema/json-schema.js";
 import { listFuseMounts } from "../../src/fuse/index.js";
 import { type AttachedSession, mayGrowExt4, whyNoAttaching, withAttaching } from "../support/attached-session.js";
+import { faultsOf } from "../support/json-schema.js";
 import { withSession } from "./session.js";
 
 const reason = whyNoAttaching();
@@ -44,7 +46,9 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
       const queue = (name: string) => Number(readFileSync(`/sys/block/${loop.slice(5)}/queue/${name}`, "utf8"));
       expect([queue("discard_granularity"), queue("logical_block_size")]).toEqual([65536, 512]);
       expect(await session.sh(`lsblk -bno SIZE,TYPE,RO ${session.dev("a")}`)).toMatch(/^\s*536870912 loop\s+0$/);
-      expect(JSON.parse(await session.ok("attach a --if-not-exists --json"))).toMatchObject({
+      const document: unknown = JSON.parse(await session.ok("attach a --if-not-exists --json"));
+      expect(faultsOf(schemaOf("attachment"), document)).toEqual([]);
+      expect(document).toMatchObject({
         attachment: {
           device: "a",
           path: session.dev("a"),
