@@ -74,6 +74,7 @@ export class ResidentCore {
   readonly #options: ResidentOptions;
   readonly #lock: FileLock;
   readonly #waiting: Turn[] = [];
+  readonly #movers = new Set<Client>();
   #session: Session;
   #running: Turn | undefined;
   #group: Group | undefined;
@@ -127,8 +128,16 @@ export class ResidentCore {
 
   log(line: string): void {
     const told = this.#running?.client.options.log;
-    if (told === undefined) this.#options.log(line);
-    else told(line);
+    if (told !== undefined) return told(line);
+    // Between operations: of a service, or of bytes that somebody moves.
+    for (const { options } of this.#movers) options.log?.(line);
+    this.#options.log(line);
+  }
+
+  /** Who moves bytes is told what happens to pools meanwhile. */
+  moves(client: Client): () => void {
+    this.#movers.add(client);
+    return () => this.#movers.delete(client);
   }
 
   /**
@@ -459,11 +468,21 @@ export class Client implements Core {
       const { name } = await open(session);
       return session.registry.hold(name, { what: purpose, hint: "wait for it to end" });
     });
+    const ended = this.resident.moves(this);
     try {
-      return await run(new Leash(hold.device, () => this.#isGone || this.resident.isWindingDown));
-    } finally {
+      const result = await run(new Leash(hold.device, () => this.#isGone || this.resident.isWindingDown));
       hold.release();
       await this.resident.own.change("close", () => {});
+      return result;
+    } catch (error) {
+      hold.release();
+      // What is open only for it is closed; that this fails too is told, what failed first is the answer.
+      await this.resident.own
+        .change("close", () => {})
+        .catch((other: unknown) => this.resident.log(`closing after a failure: ${messageOf(other)}`));
+      throw error;
+    } finally {
+      ended();
     }
   }
   resolvePath(path: string): string {
