@@ -1,8 +1,9 @@
 /** The server with clients that others wrote: qemu-img, qemu-io, nbdinfo, nbdcopy, fio, nbdsh's library under them. */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { type BlockDevice, MemoryDevice, run } from "../../src/io/index.js";
 import { DeviceExport, NbdServer, openServerTls, type ServerOptions } from "../../src/nbd/index.js";
@@ -207,6 +208,29 @@ test.runIf(has("fio"))("fio's nbd engine reads back what it wrote, out of order"
       cwd: folder,
     });
     expect(thin.mappedBlocks).toBe(0);
+  });
+  await bench.close();
+});
+
+/** Mounts need root here, as in CI. */
+const CAN_MOUNT = process.getuid?.() === 0 && existsSync("/dev/fuse") && has("nbdfuse");
+
+test.runIf(CAN_MOUNT)("nbdfuse shows it as a file", async () => {
+  const bench = await PoolBench.open({ dataBlocks: 1024, thinBlocks: 512 });
+  const thin = await bench.create(0);
+  await serving(thin, async ({ uri, folder }) => {
+    const image = join(folder, "in.img");
+    makeImage(image, 4 * MIB);
+    const mount = join(folder, "mount");
+    mkdirSync(mount);
+    const child = spawn("nbdfuse", [join(mount, "disk"), uri], { stdio: "ignore" });
+    const ended = new Promise((resolve) => child.once("exit", resolve));
+    while (!existsSync(join(mount, "disk"))) await sleep(10);
+    await run("dd", [`if=${image}`, `of=${join(mount, "disk")}`, "bs=100k", "conv=notrunc,fsync"]);
+    await run("cmp", ["-n", String(4 * MIB), image, join(mount, "disk")]);
+    await run("umount", [mount]);
+    await ended;
+    expect(await digest(thin, 4 * MIB)).toBe(digestOf(image));
   });
   await bench.close();
 });

@@ -8,7 +8,7 @@ set -euo pipefail
 target=$1
 here=$(cd "$(dirname "$0")" && pwd)
 declare -A package=([qemu-system-x86_64]=qemu-system-x86 [busybox]=busybox-static [dmsetup]=dmsetup [modprobe]=kmod
-  [thin_dump]=thin-provisioning-tools [cpio]=cpio [gcc]=gcc [dpkg-deb]=dpkg [mkfs.ext4]=e2fsprogs)
+  [thin_dump]=thin-provisioning-tools [cpio]=cpio [gcc]=gcc [dpkg-deb]=dpkg [mkfs.ext4]=e2fsprogs [nbd-client]=nbd-client)
 export PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for program in "${!package[@]}"; do command -v "$program" >/dev/null || missing+=("${package[$program]}"); done
@@ -45,7 +45,7 @@ for applet in $(busybox --list); do [[ -e $root/bin/$applet ]] || ln -s busybox 
 gcc -O2 -static -o "$root/bin/pool-exec" "$here/pool-exec.c"
 
 # A program, and the libraries it is linked with.
-for program in dmsetup mkfs.ext4 e2fsck; do
+for program in dmsetup mkfs.ext4 e2fsck nbd-client; do
   path=$(readlink -f "$(command -v "$program")")
   rm -f "$root/bin/$program"
   cp "$path" "$root/bin/$program"
@@ -57,7 +57,7 @@ done
 
 # Modules and what they depend on, in the order in which they load. Those after "--" are there but not loaded.
 load=(virtio_pci virtio_blk crc32c_generic dm-mod dm-thin-pool --
-  loop dm-snapshot dm-flakey dm-zero dm-delay dm-log-writes dm-mirror ext4)
+  loop dm-snapshot dm-flakey dm-zero dm-delay dm-log-writes dm-mirror ext4 nbd virtio_net)
 loading=1
 for module in "${load[@]}"; do
   if [[ $module == -- ]]; then loading=0; continue; fi
