@@ -53,6 +53,8 @@ export async function run_(session: Session): Promise<void> {
         unit: "per second",
         rounds: 3,
         floors,
+        // What an earlier measure left to be written back is not this one's.
+        before: () => writtenBack(load),
         ours: side(ours, load),
         peer: side(peer, load),
       });
@@ -112,6 +114,10 @@ export async function run_(session: Session): Promise<void> {
   }
 }
 export { run_ as run };
+
+async function writtenBack({ rw }: Load): Promise<void> {
+  if (rw.includes("write")) await run("sync", [], { timeoutMs: 120_000 });
+}
 
 function side(server: Server, load: Load): Side {
   return { label: server.label, measure: async () => (await fio(server.uri, load)).perSecond };
@@ -293,6 +299,7 @@ class Fixture {
     const child = this.#children.get(key);
     if (child === undefined) return;
     this.#children.delete(key);
+    if (child.exitCode !== null || child.signalCode !== null) return;
     const gone = new Promise((resolve) => child.once("exit", resolve));
     child.kill("SIGTERM");
     await gone;
