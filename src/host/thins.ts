@@ -151,11 +151,17 @@ async function make(session: Session, { pool, thin, message, origin }: NewThin):
   session.step("announced");
   const service = (await registry.openPool(pool.name)).pool;
   if (origin !== undefined) await registry.suspend(origin.name);
+  // The snapshot is taken when the metadata has changed; the origin need not wait for the commit.
+  let resumed: Promise<void> | undefined;
+  const resume = () => {
+    if (origin !== undefined) resumed ??= registry.resume(origin.name);
+    return resumed;
+  };
   try {
-    await service.message(message);
+    await service.message(message, { onChanged: () => void resume()?.catch(() => undefined) });
     session.log(`pool '${pool.name}': ${message.join(" ")}, ${traceOf(service)}`);
   } finally {
-    if (origin !== undefined) await registry.resume(origin.name);
+    await resume();
   }
   session.step("committed");
   if (!hasDevice(service, thin.id)) {

@@ -328,8 +328,8 @@ export class Pool {
 
   // --- messages and status ---
 
-  /** Carries out a message and commits it. @throws UdmError with the errno the kernel would return */
-  async message(words: readonly string[]): Promise<void> {
+  /** Carries out a message and commits it; `onChanged` is called in between, when all see it and nothing is durable yet. @throws UdmError with the errno the kernel would return */
+  async message(words: readonly string[], options: { readonly onChanged?: () => void } = {}): Promise<void> {
     this.#refuseClosed();
     while (this.isCommitting) await this.untilCommitted();
     if (!this.canChangeMetadata) {
@@ -345,6 +345,7 @@ export class Pool {
     if (message.kind === "reserveSnapshot") await this.commit();
     while (this.isCommitting) await this.untilCommitted();
     this.change(words[0]!, () => this.#carryOut(message));
+    options.onChanged?.();
     await this.commit();
   }
 
