@@ -11,6 +11,7 @@ import { type BlockDevice, type Claim, Claims, deviceNumber, FileDevice } from "
 import type { NbdDevice } from "../nbd/index.js";
 import type { FoundDevice } from "../targets/index.js";
 import { bytesToSectors } from "../units/index.js";
+import type { OwnDevices } from "./attachments/own-devices.js";
 
 export const LOOP_MAJOR = 7;
 /** A device on an NBD server; loaded when there is one. */
@@ -24,6 +25,7 @@ export interface LowDevicesOptions {
   log?(line: string): void;
   /** What is written comes from others, who flush when they see fit. */
   readonly isServing?: boolean;
+  readonly ownDevices?: OwnDevices;
 }
 
 interface OpenedLow {
@@ -133,6 +135,7 @@ export class LowDevices implements Below {
 
   #openLoop(loop: LoopRecord): OpenedLow {
     const name = `${LOOP_MAJOR}:${loop.number}`;
+    this.#options.ownDevices?.check(loop.file);
     return this.#claimed(
       {
         path: loop.file,
@@ -161,6 +164,7 @@ export class LowDevices implements Below {
 
   #openMachine(number: string, readOnly: boolean): OpenedLow {
     const path = number.includes("/") ? number : nodeOf(number);
+    this.#refuseOwn(path);
     return this.#claimed({ path, role: `device ${number}`, readOnly }, () =>
       FileDevice.open(path, {
         readOnly,
@@ -168,6 +172,17 @@ export class LowDevices implements Below {
         writesBackEarly: this.#options.isServing !== true,
       }),
     );
+  }
+
+  /** @throws StateError EBUSY for a block device that this process itself serves */
+  #refuseOwn(path: string): void {
+    const { ownDevices } = this.#options;
+    if (ownDevices === undefined) return;
+    ownDevices.check(path);
+    if (!ownDevices.has(deviceNumber(path) ?? "")) return;
+    throw new StateError("EBUSY", `${path} stands on an attached device, which the daemon serves itself`, {
+      hint: "name the mapped device instead of its block device",
+    });
   }
 
   #claimed(

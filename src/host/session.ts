@@ -20,6 +20,7 @@ import {
 } from "../device-registry/index.js";
 import { StateError } from "../errors/index.js";
 import type { PoolNote } from "../thin/index.js";
+import type { OwnDevices } from "./attachments/own-devices.js";
 import { LowDevices } from "./below.js";
 import { digestOf } from "./thin-records.js";
 
@@ -33,6 +34,8 @@ export interface SessionOptions {
   readonly isHeld?: boolean;
   /** Stays while services hold devices: what they hold remains open when the rest is closed. */
   readonly isResident?: boolean;
+  /** What this process serves, and must not touch. */
+  readonly ownDevices?: OwnDevices;
   readonly holdersOf?: (minor: number) => readonly Holder[];
   readonly onEvent?: (record: DeviceRecord) => void;
   readonly onNote?: (record: DeviceRecord, note: PoolNote) => void;
@@ -62,6 +65,7 @@ export class Session {
       cwd: () => this.cwd ?? ".",
       log: options.log,
       isServing: options.isResident === true,
+      ...(options.ownDevices === undefined ? {} : { ownDevices: options.ownDevices }),
     });
     this.#registry = this.#makeRegistry(state.devices);
   }
@@ -81,7 +85,9 @@ export class Session {
 
   /** A path as the one who asks means it. */
   resolvePath(path: string): string {
-    return resolve(this.cwd ?? ".", path);
+    const absolute = resolve(this.cwd ?? ".", path);
+    this.#options.ownDevices?.check(absolute);
+    return absolute;
   }
 
   setLoops(loops: readonly LoopRecord[]): void {

@@ -70,7 +70,8 @@ export function listKernelLoops(): KernelLoop[] {
 
 /** Loop devices of the kernel that stand on this file or block device. */
 export function kernelLoopsOver(identity: FileIdentity): KernelLoop[] {
-  return listKernelLoops().filter((loop) => isLoopOver(loop, identity));
+  const isImage = imageTest();
+  return listKernelLoops().filter((loop) => !isImage(loop.backingFile) && isLoopOver(loop, identity));
 }
 
 /**
@@ -173,6 +174,18 @@ function isLoopOver(loop: KernelLoop, identity: FileIdentity): boolean {
   }
 }
 
+/**
+ * Whether a file is an image that a process of udm serves over FUSE. It may be this process, and asking for such a file, or
+ * a loop device for the file it stands on, would wait for an answer of one's own.
+ */
+function imageTest(): (path: string) => boolean {
+  const folders = linesOf("/proc/self/mountinfo")
+    .map((line) => line.split(" "))
+    .filter((words) => words[words.indexOf("-") + 1] === "fuse.udm")
+    .map((words) => `${unescapeOctal(words[4] ?? "")}/`);
+  return (path) => folders.some((folder) => path.startsWith(folder));
+}
+
 /** What the kernel itself knows of the backing file; needs the right to open the loop device. */
 function statusOf(path: string): LoopStatus | undefined {
   const native = nativeCalls();
@@ -241,17 +254,19 @@ function lockHolders({ dev, ino }: { readonly dev: bigint; readonly ino: bigint 
 /** Processes that have it open; this one only when there is no other. */
 function openHolders(identity: FileIdentity): number[] {
   const pids = listFolder("/proc").map(Number).filter(Number.isInteger);
+  const isImage = imageTest();
   const holders = pids.filter((pid) =>
-    listFolder(`/proc/${pid}/fd`).some((fd) => isOpenOn(`/proc/${pid}/fd/${fd}`, identity)),
+    listFolder(`/proc/${pid}/fd`).some((fd) => isOpenOn(`/proc/${pid}/fd/${fd}`, identity, isImage)),
   );
   const others = holders.filter((pid) => pid !== process.pid);
   return others.length > 0 ? others : holders;
 }
 
-function isOpenOn(link: string, identity: FileIdentity): boolean {
+function isOpenOn(link: string, identity: FileIdentity, isImage: (path: string) => boolean): boolean {
   try {
     // Only names with a slash can be files; sockets and pipes are not worth a question.
-    return readlinkSync(link).startsWith("/") && isSameFile(identityOf(link), identity);
+    const target = readlinkSync(link);
+    return target.startsWith("/") && !isImage(target) && isSameFile(identityOf(link), identity);
   } catch {
     return false;
   }

@@ -254,6 +254,38 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
       await session.ok("detach b");
     }));
 
+  test("are nothing for their own daemon to stand on: it says so instead of waiting for itself", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool a --size 128m");
+      await session.ok("thin create pool b --size 32m");
+      await session.ok("attach a");
+      await session.sh("mkfs.ext4 -q dev/a");
+      await session.ok(["mount", "a", session.path("mnt")]);
+      await session.sh(
+        "ln -s mnt/sub link; mkdir mnt/sub; truncate -s 8m mnt/image; echo 3 > /proc/sys/vm/drop_caches",
+      );
+      for (const path of ["mnt/image", "link/new", session.path("mnt/sub/../new")]) {
+        for (const words of [
+          ["loop", "attach", path, "--size", "8m"],
+          ["thin", "export", "b", path],
+          ["pool", "create", "other", "--data", path, "--metadata", "m2"],
+        ]) {
+          const ran = await session.udm(words);
+          expect({ words, ...ran }).toMatchObject({
+            status: 1,
+            stderr: expect.stringContaining("which the daemon serves itself"),
+          });
+        }
+      }
+      const loop = readlinkSync(session.dev("a"));
+      expect((await session.udm(["pool", "create", "other", "--data", loop, "--metadata", "m2"])).status).toBe(1);
+      // A stream is the command's own affair.
+      await session.sh(`${process.execPath} bin/udm thin export b - > mnt/b.img; sync -f mnt`);
+      await session.ok("doctor --quiet");
+      await session.ok("umount a");
+      await checkPool(session);
+    }));
+
   test.skipIf(existsSync("/dev/nbd0"))("via nbd need a kernel that has it", () =>
     withAttaching(async (session) => {
       await session.ok("thin create pool a --size 32m");

@@ -6,7 +6,7 @@
  * Changes run one at a time, in the order they came. A group belongs to the client that began it; others wait for its
  * end. A client that goes away takes its group along.
  */
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import {
   type DeviceRecord,
   type Hold,
@@ -18,6 +18,8 @@ import {
 } from "../../device-registry/index.js";
 import { InvariantError, messageOf, StateError } from "../../errors/index.js";
 import type { BlockDevice, FileLock } from "../../io/index.js";
+import { imageFolder } from "../attachments/image-folder.js";
+import { OwnDevices } from "../attachments/own-devices.js";
 import { Extender } from "../autoextend.js";
 import { type Core, type CoreOptions, giveUp, runHeld, settle } from "../core.js";
 import { EventLog, eventOf } from "../event-log.js";
@@ -68,6 +70,8 @@ interface Group {
 
 export class ResidentCore {
   readonly runDir: string;
+  /** What this process serves, and must not touch. */
+  readonly ownDevices: OwnDevices;
   readonly file: StateFile;
   readonly events: EventLog;
   readonly extender: Extender;
@@ -102,6 +106,7 @@ export class ResidentCore {
   }
 
   private constructor(options: ResidentOptions, file: StateFile, lock: FileLock) {
+    this.ownDevices = new OwnDevices(imageFolder({ stateDir: dirname(file.path), runDir: options.runDir }));
     this.#options = options;
     this.runDir = options.runDir;
     this.file = file;
@@ -401,6 +406,7 @@ export class ResidentCore {
       onNote: (record, note) => this.#tell(eventOf(record.name, note)),
       isHeld: kind.isHeld === true,
       isResident: isOwn,
+      ownDevices: this.ownDevices,
       ...(isOwn ? { onEvent: (record: DeviceRecord) => this.#onEvent(record) } : { holdersOf: this.#holdersOf }),
     });
   }
@@ -486,7 +492,9 @@ export class Client implements Core {
     }
   }
   resolvePath(path: string): string {
-    return resolve(this.options.cwd ?? ".", path);
+    const absolute = resolve(this.options.cwd ?? ".", path);
+    this.resident.ownDevices.check(absolute);
+    return absolute;
   }
   async begin(purpose: string): Promise<void> {
     this.#refuseGone();
