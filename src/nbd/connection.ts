@@ -9,7 +9,7 @@ import { messageOf } from "../errors/index.js";
 import type { BusyPoll, Polled } from "./busy-poll.js";
 import type { NbdExport } from "./export.js";
 import { type Agreement, type HandshakeStep, ServerHandshake } from "./handshake.js";
-import { type SocketCalls, socketCalls } from "./socket-calls.js";
+import type { SocketCalls } from "./socket-calls.js";
 import type { ServerTls } from "./tls.js";
 import { type Sink, Transmission, type TransmissionLimits } from "./transmission.js";
 
@@ -339,5 +339,3 @@ function descriptorOf(socket: Socket): number | undefined {
   const fd = typeof handle === "object" && handle !== null && "fd" in handle ? handle.fd : undefined;
   return typeof fd === "number" && fd >= 0 ? fd : undefined;
 }
-
-export { socketCalls };

@@ -10,14 +10,12 @@
  * Bounds: a client that does not read its replies is not read from; what is under way is limited in number and bytes; a
  * long request is served in pieces; after TURN_REQUESTS requests or TURN_BYTES bytes others have their turn.
  */
-import type { Extent } from "../io/index.js";
-import type { NbdExport, SharedExtent } from "./export.js";
+import type { NbdExport } from "./export.js";
 import { type Agreement, CONTEXT_ID } from "./handshake.js";
 import {
   ALLOWED_FLAGS,
   CHUNK,
   CHUNK_DONE,
-  CHUNK_MAGIC,
   CHUNK_TYPE,
   CMD,
   CMD_FLAG,
@@ -29,16 +27,11 @@ import {
   REQUEST,
   REQUEST_MAGIC,
   readU64,
-  SHARED_HOLE,
-  SHARED_SHARED,
   SIMPLE_REPLY,
-  SIMPLE_REPLY_MAGIC,
-  STATE_HOLE,
-  STATE_ZERO,
-  STATUS_CHUNK,
   viewOf,
-  writeU64,
 } from "./protocol.js";
+import { putChunk, putDataChunk, putSimpleReply } from "./reply-bytes.js";
+import { allocationState, StatusList, sharingState } from "./status-list.js";
 
 /** Where replies go. */
 export interface Sink {
@@ -71,7 +64,6 @@ const TX_BYTES = 640 * 1024;
 const SEND_BYTES = 128 * 1024;
 const TURN_REQUESTS = 256;
 const TURN_BYTES = 4 * 2 ** 20;
-const MAX_STATUS_EXTENTS = 2 ** 16;
 /** Status is looked up in stretches of this size. */
 const STATUS_WINDOW_BYTES = 256 * 2 ** 20;
 
@@ -726,98 +718,4 @@ export class Transmission {
     this.#isOver = true;
     this.#sink.ended(this.#reason);
   }
-}
-
-function allocationState(kind: Extent["kind"]): number {
-  return kind === "zeros" ? STATE_HOLE | STATE_ZERO : 0;
-}
-
-function sharingState(kind: SharedExtent["kind"]): number {
-  return kind === "hole" ? SHARED_HOLE : kind === "shared" ? SHARED_SHARED : 0;
-}
-
-/** Extents of a status reply, from the request's offset on. */
-class StatusList {
-  readonly #lengths: number[] = [];
-  readonly #states: number[] = [];
-  #isFull = false;
-
-  constructor(
-    readonly context: number,
-    readonly isOne: boolean,
-  ) {}
-
-  get isFull(): boolean {
-    return this.#isFull;
-  }
-
-  /** @param at end of what was added @returns the new end */
-  add(at: number, extent: { readonly offset: number; readonly length: number }, state: number): number {
-    const end = extent.offset + extent.length;
-    if (this.#isFull || end <= at) return Math.max(at, end);
-    const last = this.#lengths.length - 1;
-    if (last >= 0 && this.#states[last] === state) this.#lengths[last]! += end - at;
-    else if (last >= 0 && (this.isOne || last + 1 === MAX_STATUS_EXTENTS)) this.#isFull = true;
-    else {
-      this.#lengths.push(end - at);
-      this.#states.push(state);
-    }
-    return end;
-  }
-
-  /** The chunk but for its header. Nothing is told of what lies beyond `length`; of what is unknown it says data. */
-  chunk(length: number): Uint8Array {
-    if (this.#lengths.length === 0) {
-      this.#lengths.push(length);
-      this.#states.push(0);
-    }
-    const bytes = new Uint8Array(STATUS_CHUNK.size + 8 * this.#lengths.length);
-    const view = viewOf(bytes);
-    view.setUint32(STATUS_CHUNK.at.context, this.context);
-    let left = length;
-    for (let index = 0; index < this.#lengths.length; index++) {
-      const told = Math.min(left, this.#lengths[index]!);
-      view.setUint32(STATUS_CHUNK.size + 8 * index, told);
-      view.setUint32(STATUS_CHUNK.size + 8 * index + 4, this.#states[index]!);
-      left -= told;
-    }
-    return bytes;
-  }
-}
-
-function putSimpleReply(view: DataView, at: number, error: number, cookieHigh: number, cookieLow: number): void {
-  view.setUint32(at, SIMPLE_REPLY_MAGIC);
-  view.setUint32(at + SIMPLE_REPLY.at.error, error);
-  view.setUint32(at + SIMPLE_REPLY.at.cookie, cookieHigh);
-  view.setUint32(at + SIMPLE_REPLY.at.cookie + 4, cookieLow);
-}
-
-function putChunk(
-  view: DataView,
-  at: number,
-  flags: number,
-  type: number,
-  cookieHigh: number,
-  cookieLow: number,
-  length: number,
-): void {
-  view.setUint32(at, CHUNK_MAGIC);
-  view.setUint16(at + CHUNK.at.flags, flags);
-  view.setUint16(at + CHUNK.at.type, type);
-  view.setUint32(at + CHUNK.at.cookie, cookieHigh);
-  view.setUint32(at + CHUNK.at.cookie + 4, cookieLow);
-  view.setUint32(at + CHUNK.at.length, length);
-}
-
-function putDataChunk(
-  view: DataView,
-  at: number,
-  flags: number,
-  cookieHigh: number,
-  cookieLow: number,
-  offset: number,
-  length: number,
-): void {
-  putChunk(view, at, flags, CHUNK_TYPE.offsetData, cookieHigh, cookieLow, 8 + length);
-  writeU64(view, at + DATA_CHUNK.at.offset, offset);
 }
