@@ -8,16 +8,14 @@
  *
  * After `reconnectMs` without a server the requests that wait fail; the next one begins to try again.
  */
-import { connect as connectSocket, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { TLSSocket } from "node:tls";
-import { codeOf, IoError, messageOf, SpaceError, StateError, type UdmError } from "../../errors/index.js";
+import { IoError, messageOf, SpaceError, StateError, type UdmError } from "../../errors/index.js";
 import { type BlockDevice, checkRange, type Extent, refuseReadOnly } from "../../io/index.js";
 import { AccessGate } from "../access-gate.js";
 import { CMD, CMD_FLAG, NBD_ERROR, REQUEST, REQUEST_MAGIC, TRANSMISSION_FLAG, viewOf, writeU64 } from "../protocol.js";
-import { clientTlsOptions, nodeTls } from "../tls.js";
 import { formatNbdUri, type NbdUri, parseNbdUri } from "../uri.js";
-import { ClientHandshake, type Negotiated } from "./handshake.js";
+import type { Negotiated } from "./handshake.js";
+import { type Link, openLink, sayGoodbye } from "./link.js";
 import { type Asked, Replies } from "./replies.js";
 
 export interface NbdDeviceOptions {
@@ -30,7 +28,6 @@ export interface NbdDeviceOptions {
 }
 
 const RECONNECT_MS = 60_000;
-const CONNECT_MS = 30_000;
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 2000;
 const MAX_OUTSTANDING = 128;
@@ -60,11 +57,6 @@ interface Kept {
   readonly offset: number;
   readonly length: number;
   readonly data: Uint8Array | undefined;
-}
-
-interface Link {
-  readonly socket: Socket;
-  readonly negotiated: Negotiated;
 }
 
 export class NbdDevice implements BlockDevice {
@@ -560,93 +552,4 @@ function whenDone(request: Request): Promise<void> {
       },
     });
   });
-}
-
-function sayGoodbye(socket: Socket): void {
-  const bytes = new Uint8Array(REQUEST.size);
-  const view = viewOf(bytes);
-  view.setUint32(0, REQUEST_MAGIC);
-  view.setUint16(REQUEST.at.type, CMD.disconnect);
-  socket.end(bytes);
-  socket.destroySoon();
-}
-
-/** Connects, and goes through the handshake. */
-async function openLink(
-  uri: NbdUri,
-  options: NbdDeviceOptions,
-): Promise<{ readonly link: Link; readonly rest: Uint8Array }> {
-  const name = formatNbdUri(uri);
-  const { address } = uri;
-  const host = address.kind === "tcp" ? address.host : "localhost";
-  const tls = uri.isEncrypted ? clientTlsOptions(uri, { user: uri.user, host }) : undefined;
-  const plain =
-    address.kind === "unix"
-      ? connectSocket({ path: address.path })
-      : connectSocket({ host: address.host, port: address.port, noDelay: true, keepAlive: true });
-  let socket: Socket | TLSSocket = plain;
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(
-      () => fail(new IoError("ETIMEDOUT", `${name}: the server does not answer`)),
-      options.connectMs ?? CONNECT_MS,
-    );
-    const fail = (error: unknown) => {
-      clearTimeout(timer);
-      socket.destroy();
-      plain.destroy();
-      reject(codeOf(error) === undefined || !(error instanceof Error) ? error : connectFailure(name, error));
-    };
-    const handshake = new ClientHandshake({ exportName: uri.exportName, usesTls: tls !== undefined, server: name });
-    const carryOut = (steps: ReturnType<ClientHandshake["push"]>) => {
-      for (const step of steps) {
-        if (step.kind === "send") socket.write(step.bytes);
-        else if (step.kind === "tls") {
-          plain.removeAllListeners("data");
-          socket = nodeTls().connect({ socket: plain, ...tls! }, () => {
-            socket.on("data", take);
-            carryOut(handshake.encrypted());
-          });
-          socket.on("error", fail);
-          socket.on("close", closed);
-        } else {
-          clearTimeout(timer);
-          socket.removeAllListeners("data");
-          socket.removeAllListeners("close");
-          socket.on("error", () => {});
-          resolve({ link: { socket, negotiated: step.negotiated }, rest: step.rest });
-        }
-      }
-    };
-    const take = (bytes: Uint8Array) => {
-      try {
-        carryOut(handshake.push(bytes));
-      } catch (error) {
-        fail(error);
-      }
-    };
-    const closed = () => fail(new IoError("EIO", `${name}: the server closed the connection during the handshake`));
-    plain.on("data", take);
-    plain.on("error", fail);
-    plain.on("close", closed);
-  });
-}
-
-function connectFailure(name: string, error: Error): Error {
-  switch (codeOf(error)) {
-    case "ECONNREFUSED":
-    case "ENOENT":
-    case "ENOTFOUND":
-    case "EHOSTUNREACH":
-    case "ENETUNREACH":
-      return new IoError("EIO", `${name}: nobody answers there: ${messageOf(error)}`, {
-        hint: "is the server running, and the address right?",
-        cause: error,
-      });
-    case "EACCES":
-      return new StateError("EACCES", `${name}: the socket may not be used: ${messageOf(error)}`, { cause: error });
-    default:
-      return error.name.endsWith("Error") && "exitStatus" in error
-        ? error
-        : new IoError("EIO", `${name}: ${messageOf(error)}`, { cause: error });
-  }
 }
