@@ -219,7 +219,7 @@ describe("a server that goes away", () => {
             await device.writeZeroes(offset, bytes.length);
             model.fill(0, offset, offset + bytes.length);
           } else {
-            await device.write(offset, bytes);
+            await device.write(offset, bytes, { fua: count % 5 === 0 });
             model.set(bytes, offset);
           }
           if (count === 20 && round % 2 === 0) await device.flush();

@@ -363,7 +363,9 @@ export class NbdDevice implements BlockDevice {
 
   /** What was written again is kept already. */
   #keep({ command, flags, offset, length, data, isRepeat }: Request): void {
-    if (isRepeat || !this.#can(TRANSMISSION_FLAG.sendFlush) || (flags & CMD_FLAG.fua) !== 0) return;
+    if (isRepeat || !this.#can(TRANSMISSION_FLAG.sendFlush)) return;
+    // Durable at once; but what is kept from before must not come to lie over it.
+    if ((flags & CMD_FLAG.fua) !== 0 && this.#kept.length === 0) return;
     this.#kept.push({ command, flags, offset, length, data: data?.slice() });
     this.#keptBytes += data?.length ?? 0;
   }
