@@ -140,7 +140,9 @@ describe("on a healthy pool", () => {
   ])("%s", async (_, words, status, message) => {
     expectRefusal(await session.udm(words, { input: "x" }), status, message);
     const { status: jsonStatus, stderr, stdout } = await session.udm(["--json", ...words], { input: "x" });
-    expect({ jsonStatus, stdout }).toEqual({ jsonStatus: status, stdout: "" });
+    // Bytes on standard output leave no room for a document: that is refused first, as wrong usage.
+    const expected = words[1] === "read" ? 2 : status;
+    expect({ jsonStatus, stdout }).toEqual({ jsonStatus: expected, stdout: "" });
     expect(JSON.parse(stderr).error).toMatchObject({
       code: expect.stringMatching(/^E[A-Z]+$/),
       message: expect.any(String),

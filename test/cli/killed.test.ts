@@ -14,9 +14,11 @@ import { HAS_THIN_TOOLS, thinCheck } from "../support/thin-tools.js";
 import { finished, Session, THROUGH_DAEMON, UDM, withSession } from "./session.js";
 
 const RUNS = process.env.UDM_TEST_LONG === undefined ? 25 : 300;
-/** A command takes a tenth of a second; half of that is node's start, when there is nothing to kill yet. */
-const EARLIEST_MS = 45;
-const LATEST_MS = 115;
+/** Shares of the time the same command took just before: from the end of node's start to a little behind the command's end. */
+const EARLIEST = 0.4;
+const LATEST = 1.2;
+/** One in so many is left to end, one is killed before it can have begun: the others depend on the machine. */
+const SPARED_EVERY = 8;
 const MAX_THINS = 6;
 const CHECK_EVERY = 10;
 
@@ -140,13 +142,15 @@ test.skipIf(THROUGH_DAEMON)(
         const before = await look(session);
         const line = nextLine(random, before.seen, round);
         const argv = [UDM, ...line.words.split(" ")];
-        const wanted = await carriedOut(session, line);
+        const { wanted, tookMs } = await carriedOut(session, line);
 
         const child = session.start(process.execPath, argv);
         child.stdin!.on("error", () => undefined);
         child.stdin!.end(line.input ?? "");
         const ended = finished(child);
-        await Promise.race([ended, sleep(EARLIEST_MS + random.next() * (LATEST_MS - EARLIEST_MS))]);
+        const share = round % SPARED_EVERY === 1 ? 0 : EARLIEST + random.next() * (LATEST - EARLIEST);
+        if (round % SPARED_EVERY !== 0) await Promise.race([ended, sleep(share * tookMs)]);
+        else await ended;
         child.kill("SIGKILL");
         const { status, stderr } = await ended;
 
@@ -176,13 +180,18 @@ test.skipIf(THROUGH_DAEMON)(
   },
 );
 
-/** What there is when the command runs to its end, on a copy; undefined when it is refused. */
-async function carriedOut(session: Session, line: Line): Promise<string | undefined> {
+/** What there is when the command runs to its end, on a copy, undefined when it is refused; and how long it took. */
+async function carriedOut(
+  session: Session,
+  line: Line,
+): Promise<{ readonly wanted: string | undefined; readonly tookMs: number }> {
   const copy = new Session(copyOf(session.folder));
   try {
     mkdirSync(join(copy.folder, "bin"), { recursive: true });
+    const begin = performance.now();
     const { status } = await copy.udm(line.words, line.input === undefined ? {} : { input: line.input });
-    return status === 0 ? (await look(copy)).text : undefined;
+    const tookMs = performance.now() - begin;
+    return { wanted: status === 0 ? (await look(copy)).text : undefined, tookMs };
   } finally {
     rmSync(copy.folder, { recursive: true, force: true });
   }

@@ -1,7 +1,7 @@
 /** A device on an NBD server: ours, nbdkit, qemu-nbd; servers that go away, that forget, that lie. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, rmSync } from "node:fs";
-import { createServer, type Server, type Socket } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
@@ -25,18 +25,28 @@ async function start(
 ): Promise<{ socket: string; end(): Promise<void> }> {
   const socket = join(folder, "socket");
   const child: ChildProcess = spawn(program, words, { stdio: ["ignore", "ignore", "inherit"] });
-  while (!existsSync(socket)) {
+  // The socket is there before it is listened on.
+  while (!(existsSync(socket) && (await answers(socket)))) {
     if (child.exitCode !== null) throw new Error(`${program} ended with ${child.exitCode}`);
     await sleep(5);
   }
   return {
     socket,
     end: async () => {
+      if (child.exitCode !== null || child.signalCode !== null) return;
       const gone = new Promise((resolve) => child.once("exit", resolve));
       child.kill("SIGKILL");
       await gone;
     },
   };
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ path });
+    socket.once("connect", () => socket.end(() => resolve(true)));
+    socket.once("error", () => resolve(false));
+  });
 }
 
 const uriOf = (socket: string, name = "disk") => `nbd+unix:///${name}?socket=${socket}`;
