@@ -630,6 +630,11 @@ async function planRollback(session: Session, name: string, snapshot: string) {
   if (found.device?.suspended === true) {
     throw new StateError("EBUSY", `'${found.label}' is suspended`, { hint: `udm table resume ${found.label}` });
   }
+  // File systems and clients keep in memory what they have read: they would write the old into the new.
+  const [holder] = found.device === undefined ? [] : session.registry.holdersOf(found.device);
+  if (holder !== undefined) {
+    throw new StateError("EBUSY", `'${found.label}' is in use: ${holder.what}`, { hint: holder.hint });
+  }
   const pool = await openForThins(session, found.pool);
   refuseUnknown(pool, found);
   refuseUnknown(pool, from);

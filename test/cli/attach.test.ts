@@ -70,6 +70,11 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
       const tree = await session.ok("lsblk -n -o NAME,MOUNTPOINT");
       expect(tree).toMatch(new RegExp(`-a\\s*\\n.*\`-${loop.slice(5)} +${session.path("mnt")}\\n`));
       expect((await session.udm("thin delete a")).stderr).toBe("udm: 'a' is in use: attached\nhint: udm detach a\n");
+      await session.ok("thin snap a before");
+      expect((await session.udm("thin rollback a before -y")).stderr).toBe(
+        "udm: 'a' is in use: attached\nhint: udm detach a\n",
+      );
+      await session.ok("thin delete before -y");
       await session.sh("head -c 60000000 /dev/urandom > mnt/file; cp mnt/file copy; sync -f mnt");
       const full = await mappedBytes(session, "a");
       expect(full).toBeGreaterThan(60_000_000);
@@ -207,6 +212,26 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
       await session.ok(["mount", "a", session.path("mnt")]);
       await session.sh("cmp /etc/services mnt/services");
       await session.ok("umount a");
+    }));
+
+  test("that are suspended hold their I/O, and are not detached until they are resumed", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool a --size 32m");
+      await session.ok("attach a");
+      await session.ok("table suspend a");
+      let isWritten = false;
+      const write = session.sh("dd if=/etc/services of=dev/a bs=4k count=1 oflag=direct 2>&1").then(() => {
+        isWritten = true;
+      });
+      // Who waits has it open; that it is suspended is said once nobody has.
+      expect((await session.udm("detach a")).stderr).toMatch(
+        /^udm: 'a' \(\/dev\/loop\d+\) is open in process \d+|is suspended/,
+      );
+      expect(isWritten).toBe(false);
+      await session.ok("table resume a");
+      await write;
+      await session.sh("cmp -n 4096 /etc/services dev/a");
+      await session.ok("detach a");
     }));
 
   test("follow a new name, refuse writes when read-only, and never touch a link that is not theirs", () =>
