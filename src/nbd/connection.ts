@@ -30,6 +30,8 @@ export interface ConnectionOptions {
 const SOCKET_BUFFER_BYTES = 2 ** 20;
 /** What wakes us up is read into this; the rest goes to its place at once. Larger than a few requests, smaller than data. */
 const LANDING_BYTES = 4096;
+/** Looks for more requests before the answers to those at hand are sent. */
+const MAX_LOOKS = 16;
 /** A client that does not read is left alone when so much waits for it in node's streams. */
 const MAX_STREAM_BYTES = 2 ** 20;
 
@@ -42,6 +44,8 @@ export class Connection implements Polled {
   /** Descriptor for system calls; -1 where streams are used. */
   #fd = -1;
   #isEncrypted = false;
+  /** The last look found a request that had come before the answer to the one before. */
+  #isAhead = false;
   #isPaused = false;
   #isRunScheduled = false;
   #isDone = false;
@@ -222,8 +226,17 @@ export class Connection implements Polled {
     if (transmission === undefined || this.#isDone || this.#fd < 0) return false;
     if (this.#surplus.length > 0) return false;
     if (transmission.isBlocked) return false;
-    if (this.#receiveNow(transmission) <= 0) return false;
-    transmission.run();
+    if (this.#receiveNow(transmission) <= 0) {
+      this.#isAhead = false;
+      return false;
+    }
+    // A client that has sent more by the time it gets an answer keeps several under way: its answers go out together.
+    for (let looks = this.#isAhead ? MAX_LOOKS : 0; looks > 0; looks--) {
+      transmission.run(true);
+      if (this.#isDone || this.#receiveNow(transmission) <= 0) break;
+    }
+    this.#isAhead = true;
+    if (!this.#isDone) transmission.run();
     if (!this.#isDone) this.#setPaused(transmission.room === 0);
     return true;
   }

@@ -206,11 +206,14 @@ export class Transmission {
 
   // Serving
 
-  /** Serves what was received and can be served now, and sends the answers. Called again when the sink has room. */
-  run(): void {
+  /**
+   * Serves what was received and can be served now, and sends the answers. Called again when the sink has room.
+   * @param holdsBack more is looked for before the answers go, unless there are many; a run without follows
+   */
+  run(holdsBack = false): void {
     if (this.#isOver) return;
     this.#isBlocked = false;
-    if (this.#txEnd > this.#txStart || this.#ready.length > 0) this.#send();
+    if (!holdsBack && (this.#txStart > 0 || this.#ready.length > 0)) this.#send();
     let requests = 0;
     let bytes = 0;
     while (!this.#isBlocked) {
@@ -237,6 +240,7 @@ export class Transmission {
         break;
       }
     }
+    if (holdsBack && this.#txEnd - this.#txStart < SEND_BYTES) return;
     this.#send();
     this.#endWhenDone();
   }
