@@ -88,6 +88,16 @@ const SHAPES = {
     attachment: ATTACHMENT,
     mountpoint: optional(text("where it was mounted")),
   }),
+  export: record({
+    export: record({
+      service: text("what the daemon calls it"),
+      devices: list(text(), "names of the mapped devices"),
+      uris: list(text(), "one for each device"),
+      socket: optional(text("path of the socket; none for TCP")),
+      readOnly: flag(),
+      connections: count("clients that are connected"),
+    }),
+  }),
   kernelLoop: record({ kernelLoop: record({ path: text("/dev/loopN") }) }),
   pools: record({ pools: rows(POOL_COLUMNS) }),
   pool: record({
@@ -241,6 +251,7 @@ const TOLD: Readonly<Record<Noun, Omit<DocumentEntry, "shape">>> = {
   loops: { tells: "Loop devices of udm.", commands: ["loop list"] },
   loop: { tells: "One loop device, after a change.", commands: ["loop attach", "loop resize"] },
   attachment: { tells: "A device that was attached, and mounted.", commands: ["attach", "mount"] },
+  export: { tells: "Devices that are served over NBD.", commands: ["serve"] },
   kernelLoop: { tells: "A loop device of the kernel.", commands: ["loop attach --kernel"] },
   pools: { tells: "Pools; of the list name and state.", commands: ["pool status", "pool list"] },
   pool: { tells: "A pool that was made.", commands: ["pool create"] },
