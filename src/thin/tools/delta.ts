@@ -3,7 +3,7 @@
  * same place, blocks that lie in different ones. Two trees are read side by side, each once.
  */
 import { StateError } from "../../errors/index.js";
-import { ByteWriter } from "./dump/byte-writer.js";
+import { ascii, ByteWriter } from "./dump/byte-writer.js";
 import type { Pace } from "./pace.js";
 import type { BlockStore } from "./reader/block-store.js";
 import { RunCursor } from "./reader/run-cursor.js";
@@ -170,6 +170,20 @@ function xmlHead(out: ByteWriter, head: DeltaHead): void {
   );
 }
 
+/** Text around the numbers of a run, put together once: there may be a hundred million of them. */
+const BEGIN = {
+  same: ascii('    <same begin="'),
+  different: ascii('    <different begin="'),
+  left_only: ascii('    <left_only begin="'),
+  right_only: ascii('    <right_only begin="'),
+} as const;
+const RANGE = ascii('      <range begin="');
+const DATA = ascii('" data_begin="');
+const LEFT_DATA = ascii('" left_data_begin="');
+const RIGHT_DATA = ascii('" right_data_begin="');
+const LENGTH = ascii('" length="');
+const END = ascii('"/>\n');
+
 const XML_END = "  </diff>\n</superblock>\n";
 
 /** Stretches of one kind that touch are one, wherever they lie. */
@@ -202,7 +216,12 @@ class PlainEmitter implements DeltaEmitter {
 
   #flush(): void {
     if (this.#kind === undefined) return;
-    this.out.text(`    <${this.#kind} begin="${this.#begin}" length="${this.#length}"/>\n`);
+    const { out } = this;
+    out.put(BEGIN[this.#kind]);
+    out.number(this.#begin);
+    out.put(LENGTH);
+    out.number(this.#length);
+    out.put(END);
   }
 }
 
@@ -222,11 +241,20 @@ class VerboseEmitter implements DeltaEmitter {
       out.text(`    <${kind}>\n`);
       this.#kind = kind;
     }
-    out.text(
-      kind === "different"
-        ? `      <range begin="${begin}" left_data_begin="${leftData}" right_data_begin="${rightData}" length="${length}"/>\n`
-        : `      <range begin="${begin}" data_begin="${leftData}" length="${length}"/>\n`,
-    );
+    out.put(RANGE);
+    out.number(begin);
+    if (kind === "different") {
+      out.put(LEFT_DATA);
+      out.number(leftData);
+      out.put(RIGHT_DATA);
+      out.number(rightData);
+    } else {
+      out.put(DATA);
+      out.number(leftData);
+    }
+    out.put(LENGTH);
+    out.number(length);
+    out.put(END);
   }
 
   end(): void {
