@@ -42,6 +42,8 @@ export function workloadConfig(dataBlocks: number, features: Partial<PoolFeature
 }
 
 export interface WorkerOptions {
+  /** Requests of a group begin some turns of the event loop apart. */
+  readonly stagger?: Random;
   readonly metadata: BlockDevice;
   readonly data: BlockDevice;
   readonly dataBlocks: number;
@@ -127,7 +129,20 @@ export class PoolWorker {
         await pool.status();
         return;
       case "parallel":
-        await Promise.all(step.steps.map((each) => this.step(each)));
+        await Promise.all(
+          step.steps.map(async (each) => {
+            await this.#turns();
+            return this.step(each);
+          }),
+        );
+    }
+  }
+
+  async #turns(): Promise<void> {
+    const { stagger } = this.options;
+    if (stagger === undefined) return;
+    for (let left = stagger.between(0, MAX_TURNS); left > 0; left--) {
+      await new Promise((resolve) => setImmediate(resolve));
     }
   }
 
@@ -179,6 +194,8 @@ export class PoolWorker {
     }
   }
 }
+
+const MAX_TURNS = 8;
 
 export interface WorkloadOptions {
   readonly seed: number;

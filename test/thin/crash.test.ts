@@ -16,7 +16,9 @@ import {
   type WorkStep,
   workloadConfig,
 } from "../support/pool-workload.js";
+import { Random } from "../support/random.js";
 import { type DeviceLogEntry, RecordingDevice } from "../support/recording-device.js";
+import { SlowFlushDevice } from "../support/slow-flush-device.js";
 import { WrittenHistory } from "../support/written-history.js";
 
 interface Recipe {
@@ -28,6 +30,8 @@ interface Recipe {
   /** Mappings made before the log begins, each in a block of its own. */
   readonly mappedBefore?: number;
   readonly parallel?: number;
+  /** Devices that do all at once but flushes: requests go on while a commit is under way. */
+  readonly slowFlushes?: boolean;
   readonly cacheBlocks?: number;
   readonly discards?: boolean;
   readonly work?: readonly WorkStep[];
@@ -54,30 +58,41 @@ async function record(recipe: Recipe): Promise<RecordedRun> {
   const metadataFork = metadata.fork();
   const dataFork = data.fork();
   const recordedData = new RecordingDevice(dataFork, log);
-  const worker = new PoolWorker({
-    metadata: new RecordingDevice(metadataFork, log),
+  const recordedMetadata = new RecordingDevice(metadataFork, log);
+  const slowData = new SlowFlushDevice(recordedData, { seed: recipe.seed });
+  const slowDevices = {
+    metadata: new SlowFlushDevice(recordedMetadata, { seed: recipe.seed + 1 }),
+    data: slowData,
+  };
+  const usualDevices = {
+    metadata: recordedMetadata,
     data: recipe.parallel === undefined ? recordedData : new DelayedDevice(recordedData, { seed: recipe.seed }),
+  };
+  const worker = new PoolWorker({
+    ...(recipe.slowFlushes === true ? slowDevices : usualDevices),
+    ...(recipe.slowFlushes === true ? { stagger: new Random(recipe.seed) } : {}),
     dataBlocks,
     history,
     thinBytes,
     ...(recipe.cacheBlocks === undefined ? {} : { cacheBlocks: recipe.cacheBlocks }),
   });
   await worker.pool.resume();
-  await worker.work(
+  const work =
     recipe.work ??
-      randomWorkload({
-        seed: recipe.seed,
-        steps: recipe.steps,
-        thinBytes,
-        devices: [0, 1],
-        dataBlocks,
-        spareDataBlocks,
-        ...(recipe.parallel === undefined ? {} : { parallel: recipe.parallel }),
-        ...(recipe.discards === undefined ? {} : { discards: recipe.discards }),
-      }),
-  );
+    randomWorkload({
+      seed: recipe.seed,
+      steps: recipe.steps,
+      thinBytes,
+      devices: [0, 1],
+      dataBlocks,
+      spareDataBlocks,
+      ...(recipe.parallel === undefined ? {} : { parallel: recipe.parallel }),
+      ...(recipe.discards === undefined ? {} : { discards: recipe.discards }),
+    });
+  await worker.work(recipe.slowFlushes === true ? work.map(withFlushes) : work);
   await worker.close();
   expect(checkMetadata(deviceSource(metadataFork)).damage).toEqual([]);
+  if (recipe.slowFlushes === true) expect(slowData.writesMeanwhile).toBeGreaterThan(0);
   return {
     log,
     metadata,
@@ -88,6 +103,13 @@ async function record(recipe: Recipe): Promise<RecordedRun> {
     finalDataBytes: data.sizeBytes,
     finalMetadataBytes: metadata.sizeBytes,
   };
+}
+
+/** Requests that run at the same time have flushes of their devices among them. */
+function withFlushes(step: WorkStep): WorkStep {
+  if (step.kind !== "parallel") return step;
+  const ids = new Set(step.steps.flatMap((each) => ("id" in each ? [each.id] : [])));
+  return { ...step, steps: [...step.steps, ...[...ids].map((id): WorkStep => ({ kind: "flush", id }))] };
 }
 
 let total = 0;
@@ -107,6 +129,11 @@ test.each([11, 12, 13])("with discards on their way, seed %i", async (seed) => {
 
 test.each([21, 22])("many requests at once on a slow data device, seed %i", async (seed) => {
   const run = await record({ seed, steps: 90, ...SIZE, parallel: 8 });
+  total += (await crashEverywhere(run, { mayLeakData: true })).states;
+});
+
+test.each([41, 42])("many requests at once, and on while the devices flush, seed %i", async (seed) => {
+  const run = await record({ seed, steps: 90, ...SIZE, parallel: 8, slowFlushes: true });
   total += (await crashEverywhere(run, { mayLeakData: true })).states;
 });
 
