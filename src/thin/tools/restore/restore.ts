@@ -3,7 +3,8 @@ import { StateError } from "../../../errors/index.js";
 import type { BlockDevice } from "../../../io/index.js";
 import type { Pace } from "../pace.js";
 import type { DetailsValues } from "../reader/devices.js";
-import { type BuildHead, MetadataBuilder } from "./metadata-builder.js";
+import { MetadataBuilder } from "./metadata-builder.js";
+import type { BuildHead } from "./pool-parts.js";
 import type { SharedLeaf } from "./tree-builder.js";
 import { Attribute, Tag, type XmlHandler, XmlReader } from "./xml-reader.js";
 
