@@ -40,6 +40,8 @@ export interface MainOptions {
 const INTERRUPTED = 130;
 /** How long an interrupted command may take to let go. */
 const PATIENCE_MS = 1000;
+/** And one that takes away what it had begun. */
+const UNWINDING_MS = 30_000;
 
 /** The next step where whoever found the failure named none: mostly what a file system answered. */
 const HINTS: Readonly<Record<string, string>> = {
@@ -64,13 +66,14 @@ export async function main(argv: readonly string[], streams: Streams, options: M
   // Known before parsing succeeds, so that a usage error is JSON too.
   const wantsJson = argv.slice(0, argv.includes("--") ? argv.indexOf("--") : undefined).includes("--json");
   let status: number;
+  const work = dispatch(argv, context);
   try {
-    status = await untilInterrupted(dispatch(argv, context), options.interrupt, context);
+    status = await untilInterrupted(work, options.interrupt, context);
   } catch (error) {
     status = await report(error, context, wantsJson, options.onFailure);
   }
   if (status === INTERRUPTED) {
-    await letGo(context);
+    await letGo(context, work);
     return status;
   }
   try {
@@ -104,7 +107,7 @@ export async function thinToolMain(
     ...options,
     onFailure: ({ message }) => streams.stderr.write(`${message}\n`),
   });
-  return status === 0 ? 0 : 1;
+  return status === 0 || status === INTERRUPTED ? status : 1;
 
   function sentences(): Streams {
     const write = (text: string) => streams.stdout.write(sizeSentence(argv, text));
@@ -116,15 +119,20 @@ export async function thinToolMain(
  * After an interrupt: what waits for input is told that none will come, and the host may finish the step it is in. What
  * takes longer is left to the process's end, which loses nothing that was committed.
  */
-async function letGo(context: Context): Promise<void> {
+async function letGo(context: Context, work: Promise<unknown>): Promise<void> {
   const { stdin } = context.streams;
   if ("destroy" in stdin && typeof stdin.destroy === "function") stdin.destroy();
   let timer: NodeJS.Timeout | undefined;
   const patience = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, PATIENCE_MS);
+    timer = setTimeout(resolve, context.isUnwinding ? UNWINDING_MS : PATIENCE_MS);
   });
-  await Promise.race([context.close().catch(() => undefined), patience]);
+  const unwound = context.isUnwinding ? work.then(close, close) : close();
+  await Promise.race([unwound, patience]);
   clearTimeout(timer);
+
+  function close(): Promise<void> {
+    return context.close().catch(() => undefined);
+  }
 }
 
 function untilInterrupted(

@@ -17,7 +17,7 @@ export async function run(name) {
   };
   const interrupt = new AbortController();
   const onInterrupt = () => {
-    if (interrupt.signal.aborted) process.exit(1);
+    if (interrupt.signal.aborted) process.exit(130);
     interrupt.abort();
   };
   process.on("SIGINT", onInterrupt);
@@ -29,4 +29,5 @@ export async function run(name) {
   });
   process.off("SIGINT", onInterrupt);
   process.off("SIGTERM", onInterrupt);
+  if (interrupt.signal.aborted) process.exit(process.exitCode);
 }

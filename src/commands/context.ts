@@ -69,6 +69,7 @@ export class Context {
   readonly #program: readonly string[] | undefined;
   readonly #version: string;
   #takesInterrupt = false;
+  #unwinds = false;
   #globals: Globals = DEFAULT_GLOBALS;
   #host: Promise<Host> | undefined;
   #ownHost: Promise<Host> | undefined;
@@ -97,6 +98,15 @@ export class Context {
 
   get takesInterrupt(): boolean {
     return this.#takesInterrupt;
+  }
+
+  /** Interrupted, this command soon ends by itself and takes away what it had begun: the program waits for that. */
+  unwinds(): void {
+    this.#unwinds = true;
+  }
+
+  get isUnwinding(): boolean {
+    return this.#unwinds;
   }
 
   get globals(): Globals {

@@ -16,6 +16,7 @@ export type { ExportInfo, ExportRequest } from "./exports.js";
 export type * from "./host.js";
 export { readLvmProfile } from "./lvm-profile.js";
 export {
+  isSamePlace,
   type MetadataAccess,
   type OpenedMetadata,
   type OpenedPlace,

@@ -3,7 +3,7 @@
  * tools open it in their own process; a daemon that has the pool is only asked for the place.
  */
 import { existsSync, statSync } from "node:fs";
-import type { DeviceRecord } from "../device-registry/index.js";
+import type { DeviceRecord, LoopRecord } from "../device-registry/index.js";
 import { StateError } from "../errors/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import { nodeOf } from "./below.js";
@@ -33,7 +33,9 @@ function locate(session: Session, word: string, role: "metadata" | "data", level
   if (record !== undefined) return locateMapped(session, record, word, role, level);
   const loop = session.low.loop(word);
   if (loop !== undefined) {
-    return { name: word, path: loop.file, offsetBytes: loop.offsetBytes, sizeBytes: loop.sizeBytes };
+    const pool = poolOver(session, role, ({ number }) => number === loop.number);
+    const place = { name: word, path: loop.file, offsetBytes: loop.offsetBytes, sizeBytes: loop.sizeBytes };
+    return pool === undefined ? place : { ...place, pool };
   }
   if (/^\d+:\d+$/.test(word)) return { name: word, path: nodeOf(word), offsetBytes: 0 };
   const path = session.resolvePath(word);
@@ -47,7 +49,7 @@ function locate(session: Session, word: string, role: "metadata" | "data", level
   if (stat.isDirectory() || stat.isCharacterDevice()) {
     throw new StateError("EINVAL", `${word}: not a file or block device`, { hint: "name the pool's metadata" });
   }
-  const pool = poolOver(session, path, role);
+  const pool = poolOver(session, role, ({ file, offsetBytes }) => file === path && offsetBytes === 0);
   return { name: word, path, offsetBytes: 0, ...(pool === undefined ? {} : { pool }) };
 }
 
@@ -74,13 +76,17 @@ function locateMapped(
   });
 }
 
-/** Name of the pool whose metadata, or data, is this file, if udm knows one. */
-function poolOver(session: Session, path: string, role: "metadata" | "data"): string | undefined {
+/** Name of the pool whose metadata, or data, is such a loop device, if udm knows one. */
+function poolOver(
+  session: Session,
+  role: "metadata" | "data",
+  isMeant: (loop: LoopRecord) => boolean,
+): string | undefined {
   for (const record of session.registry.records()) {
     const line = (record.live ?? record.inactive?.lines)?.[0];
     if (!isPoolRecord(record) || line === undefined) continue;
     const loop = session.low.loop(line.args[role === "metadata" ? 0 : 1]!);
-    if (loop?.file === path) return record.name;
+    if (loop !== undefined && isMeant(loop)) return record.name;
   }
   return undefined;
 }

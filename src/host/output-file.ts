@@ -5,7 +5,7 @@
 import { closeSync, constants, fsyncSync, openSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { StateError } from "../errors/index.js";
-import { flushFolder, systemError } from "../io/index.js";
+import { Claims, flushFolder, systemError } from "../io/index.js";
 
 /** What others may do with it is left to the umask. */
 const MODE = 0o666;
@@ -16,11 +16,15 @@ export class OutputFile implements Disposable {
   readonly #fresh: string | undefined;
   #fd: number | undefined;
 
-  /** @throws StateError EACCES, ENOENT, EINVAL; IoError */
+  /** @throws StateError EBUSY, EACCES, ENOENT, EINVAL; IoError */
   constructor(path: string) {
     this.path = path;
     const present = statSync(path, { throwIfNoEntry: false });
     if (present?.isDirectory() === true) throw new StateError("EINVAL", `${path}: is a folder`);
+    // What somebody has in use, or has mounted, is not written over.
+    if (present?.isFile() === true || present?.isBlockDevice() === true) {
+      new Claims().claim({ path, role: "output" }).release();
+    }
     this.#fresh = present === undefined || present.isFile() ? `${path}.${process.pid}.part` : undefined;
     try {
       const flags = this.#fresh === undefined ? constants.O_WRONLY : constants.O_WRONLY | constants.O_CREAT;

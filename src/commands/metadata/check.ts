@@ -6,7 +6,7 @@ import { type CheckReport, checkMetadata, type Finding, mendMetadata } from "../
 import { formatBytes } from "../../units/index.js";
 import type { Context } from "../context.js";
 import { thinCheckLines } from "./compat-check.js";
-import { addSourceOptions, SOURCE, type SourceFlags, withPace } from "./options.js";
+import { addSourceOptions, noteOld, SOURCE, type SourceFlags, withPace } from "./options.js";
 
 interface CheckFlags extends SourceFlags {
   readonly superBlockOnly?: boolean;
@@ -48,7 +48,7 @@ async function check(context: Context, from: string, flags: CheckFlags): Promise
   const host = await context.host();
   const place = await host.locateMetadata(from);
   const { openMetadata } = await import("../../host/index.js");
-  const access = { snapshot: flags.metadataSnap, forceReadOnly: flags.forceReadOnly, write: isWriting };
+  const access = { snapshot: flags.metadataSnap, forceReadOnly: flags.forceReadOnly, write: isWriting, host };
   await using opened = await openMetadata(place, access).catch((error: unknown) => {
     if (flags.compat === undefined || codeOf(error) !== "ENODATA") throw error;
     throw new StateError("ENODATA", "No metadata snapshot found.", { cause: error });
@@ -61,22 +61,33 @@ async function check(context: Context, from: string, flags: CheckFlags): Promise
       ...(opened.superblock === 0 ? {} : { snapshot: opened.superblock }),
     }),
   );
+  if (opened.mayBeOld && flags.metadataSnap === undefined) noteOld(context, opened);
   const mended = isWriting ? mend(opened, report, flags) : undefined;
-  if (context.globals.dryRun && flags.autoRepair === true) planMend(context, report);
+  print(context, opened, { report, mended, flags });
+  opened.confirm();
+}
+
+interface Checked {
+  readonly report: CheckReport;
+  readonly mended: Mended | undefined;
+  readonly flags: CheckFlags;
+}
+
+function print(context: Context, opened: OpenedMetadata, { report, mended, flags }: Checked): void {
+  const { dryRun, json, quiet } = context.globals;
+  context.exitWith(statusOf(report, flags, mended));
+  if (dryRun && flags.autoRepair === true) planMend(context, report);
   else if (flags.compat !== undefined) {
     const { lines, errors, status } = thinCheckLines(opened.store, report, flags, {
       freed: (mended?.freedBlocks ?? 0) > 0,
       clearedNeedsCheck: mended?.clearedNeedsCheck === true,
     });
-    if (!context.globals.quiet) {
-      context.lines(lines);
-      for (const line of errors) context.streams.stderr.write(`${line}\n`);
-    }
     context.exitWith(status);
-    return;
-  } else if (context.globals.json) context.json(jsonOf(place.name, opened, report, mended));
-  else if (!context.globals.quiet) context.lines(textOf(report, mended));
-  context.exitWith(statusOf(report, flags, mended));
+    if (quiet) return;
+    context.lines(lines);
+    for (const line of errors) context.streams.stderr.write(`${line}\n`);
+  } else if (json) context.json(jsonOf(opened.name, opened, report, mended));
+  else if (!quiet) context.lines(textOf(report, mended));
 }
 
 function refuseContradictions(flags: CheckFlags): void {

@@ -4,7 +4,7 @@ import { UsageError } from "../../errors/index.js";
 import { type DeltaSide, deltaMetadata } from "../../thin/index.js";
 import type { Context } from "../context.js";
 import { countOf, parseThinId } from "../parse.js";
-import { addSourceOptions, openSource, SOURCE, type SourceFlags, withPace } from "./options.js";
+import { addSourceOptions, SOURCE, type SourceFlags, withPace, withSource } from "./options.js";
 import { withOutput } from "./output.js";
 
 interface DeltaFlags extends SourceFlags {
@@ -43,17 +43,18 @@ async function delta(context: Context, from: string, flags: DeltaFlags & { verbo
   const left = sideOf(flags.thin1 ?? flags.snap1, flags.root1, 1);
   const right = sideOf(flags.thin2 ?? flags.snap2, flags.root2, 2);
   const isVerbose = flags.verbose === true || context.globals.verbose;
-  await using opened = await openSource(context, from, flags);
-  await withPace(context, `delta ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
-    withOutput(context, flags.output, (write) =>
-      deltaMetadata(opened.store, {
-        superblock: opened.superblock,
-        left,
-        right,
-        format: context.globals.json ? "json" : isVerbose ? "verbose-xml" : "xml",
-        pace,
-        write,
-      }),
+  await withSource(context, from, flags, (opened) =>
+    withPace(context, `delta ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
+      withOutput(context, { file: flags.output, source: opened }, (write) =>
+        deltaMetadata(opened.store, {
+          superblock: opened.superblock,
+          left,
+          right,
+          format: context.globals.json ? "json" : isVerbose ? "verbose-xml" : "xml",
+          pace,
+          write,
+        }),
+      ),
     ),
   );
 }

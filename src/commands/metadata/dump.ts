@@ -1,10 +1,11 @@
 /** `udm metadata dump`: what the metadata holds, as XML, text or JSON lines. */
 import { Command, Option } from "commander";
 import { UsageError } from "../../errors/index.js";
-import { DUMP_FORMATS, type DumpFormat, dumpMetadata } from "../../thin/index.js";
+import type { OpenedMetadata } from "../../host/index.js";
+import { DUMP_FORMATS, type DumpFormat, dumpMetadata, readSuperblock } from "../../thin/index.js";
 import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
-import { addSourceOptions, openSource, SOURCE, type SourceFlags, withPace } from "./options.js";
+import { addSourceOptions, SOURCE, type SourceFlags, withPace, withSource } from "./options.js";
 import { withOutput } from "./output.js";
 
 interface DumpFlags extends SourceFlags {
@@ -50,24 +51,36 @@ async function dump(context: Context, from: string, flags: DumpFlags): Promise<v
   if (context.globals.json && flags.format === "human_readable") {
     throw new UsageError("dump: --json and --format human_readable exclude each other", { hint: "leave one out" });
   }
-  await using opened = await openSource(context, from, flags);
-  const { transactionId, dataBlockSize, nrDataBlocks } = flags;
-  await withPace(context, `dump ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
-    withOutput(context, flags.output, (write) =>
-      dumpMetadata(opened.store, {
-        format,
-        superblock: opened.superblock,
-        ...(flags.devId === undefined ? {} : { devices: flags.devId }),
-        skipMappings: flags.skipMappings === true,
-        onSkipped: flags.repair === true ? (what) => context.note(`left out: ${what}`) : undefined,
-        overrides: {
-          ...(transactionId === undefined ? {} : { transactionId }),
-          ...(dataBlockSize === undefined ? {} : { dataBlockSectors: dataBlockSize }),
-          ...(nrDataBlocks === undefined ? {} : { nrDataBlocks }),
-        },
-        pace,
-        write,
-      }),
-    ),
-  );
+  const { transactionId, dataBlockSize } = flags;
+  await withSource(context, from, flags, (opened) => {
+    const nrDataBlocks = flags.nrDataBlocks ?? dataBlocksOf(opened);
+    return withPace(context, `dump ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
+      withOutput(context, { file: flags.output, source: opened }, (write) =>
+        dumpMetadata(opened.store, {
+          format,
+          superblock: opened.superblock,
+          ...(flags.devId === undefined ? {} : { devices: flags.devId }),
+          skipMappings: flags.skipMappings === true,
+          onSkipped: flags.repair === true ? (what) => context.note(`left out: ${what}`) : undefined,
+          overrides: {
+            ...(transactionId === undefined ? {} : { transactionId }),
+            ...(dataBlockSize === undefined ? {} : { dataBlockSectors: dataBlockSize }),
+            ...(nrDataBlocks === undefined ? {} : { nrDataBlocks }),
+          },
+          pace,
+          write,
+        }),
+      ),
+    );
+  });
+}
+
+/**
+ * A metadata snapshot has no space maps, and what is dumped from it as it stands cannot be restored: the pool would have
+ * no data. The pool's own superblock tells how much there is; a pool never shrinks.
+ */
+function dataBlocksOf({ store, superblock }: OpenedMetadata): number | undefined {
+  if (superblock === 0) return undefined;
+  const { values, problem } = readSuperblock(store);
+  return problem === 0 ? values?.dataMap.nrBlocks : undefined;
 }

@@ -1,9 +1,9 @@
 /** `udm metadata ls`: the thin devices that the metadata knows, with the columns of thin_ls. */
 import { Command, Option } from "commander";
 import { UsageError } from "../../errors/index.js";
-import { type ListedDevice, listMetadata } from "../../thin/index.js";
+import { type ListedDevice, type Listing, listMetadata } from "../../thin/index.js";
 import type { Context } from "../context.js";
-import { addSourceOptions, openSource, SOURCE, type SourceFlags, withPace } from "./options.js";
+import { addSourceOptions, SOURCE, type SourceFlags, withPace, withSource } from "./options.js";
 
 interface LsFlags extends SourceFlags {
   readonly format?: string;
@@ -57,11 +57,20 @@ async function list(context: Context, from: string, flags: LsFlags): Promise<voi
       });
     }
   }
-  await using opened = await openSource(context, from, flags);
   const exclusive = context.globals.json || fields.some((field) => /^(EXCLUSIVE|SHARED)/.test(field));
-  const { devices, dataBlockSectors } = await withPace(context, `ls ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
-    listMetadata(opened.store, { superblock: opened.superblock, exclusive, pace }),
-  );
+  await withSource(context, from, flags, async (opened) => {
+    const listing = await withPace(context, `ls ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
+      listMetadata(opened.store, { superblock: opened.superblock, exclusive, pace }),
+    );
+    print(context, listing, { fields, hasHeadings: flags.headers && context.globals.headings });
+  });
+}
+
+function print(
+  context: Context,
+  { devices, dataBlockSectors }: Listing,
+  { fields, hasHeadings }: { readonly fields: readonly string[]; readonly hasHeadings: boolean },
+): void {
   if (context.globals.json) {
     const blockBytes = dataBlockSectors * SECTOR_BYTES;
     context.json({
@@ -78,7 +87,6 @@ async function list(context: Context, from: string, flags: LsFlags): Promise<voi
     return;
   }
   const rows = devices.map((device) => fields.map((field) => FIELDS.get(field)!(device, dataBlockSectors)));
-  const hasHeadings = flags.headers && context.globals.headings;
   const all = hasHeadings ? [fields, ...rows] : rows;
   const widths = fields.map((_, index) => Math.max(0, ...all.map((row) => row[index]!.length)));
   // To the right, with a blank behind each: to the byte what thin_ls prints.

@@ -1,5 +1,6 @@
 /** What the metadata tools have in common on the command line: the source, the metadata snapshot, progress. */
 import { type Command, Option } from "commander";
+import { codeOf } from "../../errors/index.js";
 import type { OpenedMetadata } from "../../host/index.js";
 import { Pace } from "../../thin/index.js";
 import type { Context } from "../context.js";
@@ -32,18 +33,46 @@ function attachNothing(word: string, index: number, words: readonly string[]): s
 export function addSourceOptions(command: Command): Command {
   return addSnapshotOption(command).option(
     "--force-read-only",
-    "read although somebody else has it in use; what is found may be of two moments",
+    "read although somebody else has it in use; fails when it changed meanwhile",
   );
 }
 
 export const SOURCE = "a pool, or the file or block device that holds its metadata";
 
-/** Opens the source for reading. The caller disposes of it. */
+/** Opens the source for reading. The caller disposes of it, and asks it to confirm what was read: better `withSource`. */
 export async function openSource(context: Context, from: string, flags: SourceFlags): Promise<OpenedMetadata> {
   const host = await context.host();
   const place = await host.locateMetadata(from);
   const { openMetadata } = await import("../../host/index.js");
-  return openMetadata(place, { snapshot: flags.metadataSnap, forceReadOnly: flags.forceReadOnly });
+  const opened = await openMetadata(place, { snapshot: flags.metadataSnap, forceReadOnly: flags.forceReadOnly, host });
+  if (opened.mayBeOld && flags.metadataSnap === undefined) noteOld(context, opened);
+  return opened;
+}
+
+export function noteOld(context: Context, { name }: OpenedMetadata): void {
+  context.note(`${name}: it is in use; its metadata snapshot is read, which may be older`);
+}
+
+/**
+ * Works on a source that is only read. Where others have it in use and it changed meanwhile, that is the failure, whatever
+ * was found: success means that all was of one moment.
+ */
+export async function withSource<T>(
+  context: Context,
+  from: string,
+  flags: SourceFlags,
+  work: (opened: OpenedMetadata) => Promise<T>,
+): Promise<T> {
+  await using opened = await openSource(context, from, flags);
+  let result: T;
+  try {
+    result = await work(opened);
+  } catch (error) {
+    if (codeOf(error) === "EUCLEAN") opened.confirm();
+    throw error;
+  }
+  opened.confirm();
+  return result;
 }
 
 /**
@@ -56,6 +85,7 @@ export async function withPace<T>(
   unitBytes: number,
   work: (pace: Pace) => Promise<T>,
 ): Promise<T> {
+  context.unwinds();
   const bar = context.progress(label);
   const begun = performance.now();
   const pace = new Pace({

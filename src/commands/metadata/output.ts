@@ -1,21 +1,35 @@
 /** Where tools write what they make: a file of their own, or standard output. */
 import { once } from "node:events";
+import { StateError, UsageError } from "../../errors/index.js";
+import type { OpenedMetadata } from "../../host/index.js";
 import type { Context } from "../context.js";
 
 /**
  * Runs `work` with something to write to. A file takes its name once all of it is written; an interrupt or a failure
  * leaves what was there before.
  * @param file undefined or `-`: standard output
+ * @param source what it is made of: not written over, and asked to confirm before the file takes its name
  */
 export async function withOutput(
   context: Context,
-  file: string | undefined,
+  { file, source }: { readonly file: string | undefined; readonly source: OpenedMetadata },
   work: (write: (piece: Uint8Array) => void | Promise<void>) => Promise<void>,
 ): Promise<void> {
   if (file !== undefined && file !== "-") {
-    const { OutputFile } = await import("../../host/index.js");
+    const { isSamePlace, OutputFile } = await import("../../host/index.js");
+    if (source.isFile(file)) {
+      throw new UsageError(`${file}: is what is read, and would be written over`, { hint: "name another file" });
+    }
+    const host = await context.host();
+    const loop = (await host.listLoops()).find((each) => isSamePlace(each.file, file));
+    if (loop !== undefined) {
+      throw new StateError("EBUSY", `${file}: is what loop device ${loop.dev} stands on`, {
+        hint: "name another file",
+      });
+    }
     using output = new OutputFile(file);
     await work((piece) => output.write(piece));
+    source.confirm();
     output.finish();
     return;
   }

@@ -1,9 +1,9 @@
 /** `udm metadata rmap`: which thin devices map some data blocks, as thin_rmap tells it. */
 import { Command, Option } from "commander";
 import { UsageError } from "../../errors/index.js";
-import { type Region, reverseMap } from "../../thin/index.js";
+import { type Region, type ReverseRun, reverseMap } from "../../thin/index.js";
 import type { Context } from "../context.js";
-import { addSourceOptions, openSource, SOURCE, type SourceFlags, withPace } from "./options.js";
+import { addSourceOptions, SOURCE, type SourceFlags, withPace, withSource } from "./options.js";
 
 interface RmapFlags extends SourceFlags {
   readonly region?: readonly Region[];
@@ -35,10 +35,15 @@ async function rmap(context: Context, from: string, flags: RmapFlags): Promise<v
   if (regions === undefined) {
     throw new UsageError("metadata rmap: no region is given", { hint: "--region 5..45: data blocks 5 to 44" });
   }
-  await using opened = await openSource(context, from, flags);
-  const runs = await withPace(context, `rmap ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
-    reverseMap(opened.store, { superblock: opened.superblock, regions, pace }),
-  );
+  await withSource(context, from, flags, async (opened) => {
+    const runs = await withPace(context, `rmap ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
+      reverseMap(opened.store, { superblock: opened.superblock, regions, pace }),
+    );
+    print(context, runs);
+  });
+}
+
+function print(context: Context, runs: readonly ReverseRun[]): void {
   if (context.globals.json) {
     context.json({
       reverse: runs.map(({ dataBegin, deviceId, virtualBegin, length }) => ({

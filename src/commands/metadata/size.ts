@@ -1,7 +1,8 @@
 /** `udm metadata size`: how large metadata has to be, as thin_metadata_size has it, or whether that of a pool will do. */
 import { Command, Option } from "commander";
 import { UsageError } from "../../errors/index.js";
-import { adviseMetadataSize } from "../../thin/index.js";
+import type { Host } from "../../host/index.js";
+import { adviseMetadataSize, soundSuperblock } from "../../thin/index.js";
 import { formatBytes, parseSize, type Unit } from "../../units/index.js";
 import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
@@ -15,6 +16,7 @@ interface SizeFlags {
 }
 
 const SECTOR_BYTES = 512;
+const METADATA_BLOCK_BYTES = 4096;
 const DEFAULT_MAX_THINS = 1000;
 
 /** Letters of thin_metadata_size: names for sizes, and how many bytes each is. */
@@ -44,7 +46,7 @@ export function sizeCommand(context: Context): Command {
     .description(
       "Tells how large the metadata of a pool has to be for its data and its thin devices. Of a pool that there is: whether it will do.",
     )
-    .argument("[pool]", "a pool, whose sizes are taken")
+    .argument("[source]", "a pool, or the file or block device of its metadata: its sizes are taken")
     .addOption(new Option("-b, --block-size <size>", "size of a data block").argParser(sizeWord("block size")))
     .addOption(new Option("-s, --pool-size <size>", "size of the data device").argParser(sizeWord("pool size")))
     .addOption(
@@ -55,8 +57,8 @@ export function sizeCommand(context: Context): Command {
     )
     .addOption(new Option("-u, --unit <unit>", "of the answer").choices(Object.keys(SIZE_UNITS)).default("s"))
     .option("-n, --numeric-only [name]", "the number alone, or with the unit's `short` or `long` name")
-    .action((pool: string | undefined, flags: SizeFlags) =>
-      pool === undefined ? advise(context, flags) : judge(context, pool, flags),
+    .action((source: string | undefined, flags: SizeFlags) =>
+      source === undefined ? advise(context, flags) : judge(context, source, flags),
     );
 }
 
@@ -73,7 +75,7 @@ function advise(context: Context, flags: SizeFlags): void {
   const { blockSize, poolSize, maxThins } = flags;
   if (blockSize === undefined || poolSize === undefined || maxThins === undefined) {
     throw new UsageError("metadata size: block size, pool size and number of thin devices are needed", {
-      hint: "udm metadata size -b 64k -s 1t -m 1000, or udm metadata size POOL",
+      hint: "udm metadata size -b 64k -s 1t -m 1000, or udm metadata size SOURCE",
     });
   }
   if (poolSize <= blockSize) {
@@ -99,14 +101,25 @@ function inUnit(bytes: number, unitBytes: number): string {
   return value.toExponential(2).replace(/e([+-])(\d)$/, "e$10$2");
 }
 
+/** Sizes of a pool that there is. */
+interface Present {
+  readonly title: string;
+  readonly blockBytes: number;
+  readonly poolBytes: number;
+  readonly metadataBytes: number;
+  readonly thinCount: number;
+  /** To make it larger; undefined where udm does not know the pool. */
+  readonly growing: string | undefined;
+}
+
 async function judge(context: Context, name: string, flags: SizeFlags): Promise<void> {
   const host = await context.host();
-  const { status, thinCount } = await host.poolStatus(name);
-  const blockBytes = status.dataBlockSectors * SECTOR_BYTES;
-  const maxThins = flags.maxThins ?? Math.max(DEFAULT_MAX_THINS, thinCount);
-  const poolBytes = flags.poolSize ?? status.totalDataBlocks * blockBytes;
-  const advice = adviseMetadataSize({ blockBytes, poolBytes, maxThins });
-  const hasBytes = status.totalMetadataBlocks * 4096;
+  const isPool = (await host.listPools()).some((pool) => pool.name === name);
+  const present = isPool ? await sizesOfPool(host, name) : await sizesOnDisk(host, name);
+  const maxThins = flags.maxThins ?? Math.max(DEFAULT_MAX_THINS, present.thinCount);
+  const poolBytes = flags.poolSize ?? present.poolBytes;
+  const advice = adviseMetadataSize({ blockBytes: present.blockBytes, poolBytes, maxThins });
+  const hasBytes = present.metadataBytes;
   const isEnough = hasBytes >= advice.bytes;
   if (context.globals.json) {
     context.json({ size: { ...advice, hasBytes, isEnough, maxThins, poolBytes } });
@@ -115,8 +128,40 @@ async function judge(context: Context, name: string, flags: SizeFlags): Promise<
   const unit: Unit = context.globals.units ?? "h";
   const text = (bytes: number) => formatBytes(bytes, unit);
   context.line(
-    `pool '${name}': metadata of ${text(hasBytes)}, ${text(advice.bytes)} advised for ${text(poolBytes)} of data`,
+    `${present.title}: metadata of ${text(hasBytes)}, ${text(advice.bytes)} advised for ${text(poolBytes)} of data`,
   );
   context.line(`and ${maxThins} thin devices: ${isEnough ? "enough" : "too small when the pool fills up"}`);
-  if (!isEnough) context.line(`  udm pool resize ${name} --metadata-size ${Math.ceil(advice.bytes / 2 ** 20)}m`);
+  if (!isEnough && present.growing !== undefined) {
+    context.line(`  ${present.growing} --metadata-size ${Math.ceil(advice.bytes / 2 ** 20)}m`);
+  }
+}
+
+async function sizesOfPool(host: Host, name: string): Promise<Present> {
+  const { status, thinCount } = await host.poolStatus(name);
+  const blockBytes = status.dataBlockSectors * SECTOR_BYTES;
+  return {
+    title: `pool '${name}'`,
+    blockBytes,
+    poolBytes: status.totalDataBlocks * blockBytes,
+    metadataBytes: status.totalMetadataBlocks * METADATA_BLOCK_BYTES,
+    thinCount,
+    growing: `udm pool resize ${name}`,
+  };
+}
+
+/** From the superblock alone, which is one block: whoever has it in use is not in the way. */
+async function sizesOnDisk(host: Host, name: string): Promise<Present> {
+  const { openMetadata } = await import("../../host/index.js");
+  const place = await host.locateMetadata(name);
+  await using opened = await openMetadata(place, { forceReadOnly: true });
+  const { dataBlockSectors, dataMap, metadataMap } = soundSuperblock(opened.store, opened.superblock);
+  const blockBytes = dataBlockSectors * SECTOR_BYTES;
+  return {
+    title: name,
+    blockBytes,
+    poolBytes: dataMap.nrBlocks * blockBytes,
+    metadataBytes: metadataMap.nrBlocks * METADATA_BLOCK_BYTES,
+    thinCount: 0,
+    growing: place.pool === undefined ? undefined : `udm pool resize ${place.pool}`,
+  };
 }

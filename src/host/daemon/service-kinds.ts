@@ -4,8 +4,9 @@
  */
 import { attachmentKind } from "../attachments/index.js";
 import { exportKind } from "../exports.js";
+import { metadataSnapshotKind } from "../metadata-snapshot.js";
 import { type AnyServiceKind, serviceKind } from "./services.js";
 
 export function serviceKinds(): readonly AnyServiceKind[] {
-  return [serviceKind(attachmentKind()), serviceKind(exportKind())];
+  return [serviceKind(attachmentKind()), serviceKind(exportKind()), serviceKind(metadataSnapshotKind())];
 }

@@ -17,3 +17,4 @@ export type { BuildHead } from "./restore/pool-parts.js";
 export { type Restored, type RestoreOptions, restoreMetadata } from "./restore/restore.js";
 export { type Region, type ReverseRun, reverseMap } from "./rmap.js";
 export { adviseMetadataSize, type SizeAdvice, type SizeRequest } from "./size.js";
+export { soundSuperblock } from "./sound.js";
