@@ -10,6 +10,7 @@ export { type Affected, FINDINGS, type Finding, type FindingId, type FindingKind
 export { type ListedDevice, type Listing, type ListOptions, listMetadata } from "./ls.js";
 export { type MendOptions, mendMetadata } from "./mend.js";
 export { Pace, type PaceOptions } from "./pace.js";
+export * from "./pack/index.js";
 export { problemText } from "./problem-text.js";
 export * from "./reader/index.js";
 export { MetadataBuilder } from "./restore/metadata-builder.js";
