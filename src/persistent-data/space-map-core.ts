@@ -5,7 +5,7 @@
  * The two bits of an entry are stored high bit first, so as a plain field 1 means two owners and 2 means one.
  */
 import { bytes, type ReadView, struct, u32, u64, type Values } from "../bytes/index.js";
-import { SpaceError } from "../errors/index.js";
+import { SpaceError, StateError } from "../errors/index.js";
 import type { WriteBlock } from "./block-manager.js";
 import { emptyTree, insert, lookup, Position, remove, type Tree } from "./btree/index.js";
 import type { TransactionManager } from "./transaction-manager.js";
@@ -158,6 +158,96 @@ export class SpaceMapCore {
     this.#index.load(index, this.#entry);
     const { view } = this.#transaction.read(this.#entry.blocknr, BITMAP);
     return COUNT_OF_RAW[rawAt(view, block - index * ENTRIES_PER_BITMAP)]!;
+  }
+
+  /**
+   * The counts of `length` blocks from `from` on become those of as many from `to` on, which have none. Only for a map
+   * that governs other blocks than its own.
+   */
+  move(from: number, to: number, length: number): void {
+    this.#checkRange(from, from + length);
+    this.#checkRange(to, to + length);
+    for (let done = 0; done < length; ) {
+      const fromIndex = Math.floor((from + done) / ENTRIES_PER_BITMAP);
+      const toIndex = Math.floor((to + done) / ENTRIES_PER_BITMAP);
+      const count = Math.min(
+        length - done,
+        (fromIndex + 1) * ENTRIES_PER_BITMAP - from - done,
+        (toIndex + 1) * ENTRIES_PER_BITMAP - to - done,
+      );
+      this.#moveWithin(fromIndex, toIndex, from + done, to + done, count);
+      done += count;
+    }
+  }
+
+  /** Neither range leaves its bitmap. */
+  #moveWithin(fromIndex: number, toIndex: number, from: number, to: number, length: number): void {
+    const source = new IndexEntry();
+    const sourceBitmap = this.#openBitmap(fromIndex, source);
+    const target = fromIndex === toIndex ? source : new IndexEntry();
+    const targetBitmap = fromIndex === toIndex ? sourceBitmap : this.#openBitmap(toIndex, target);
+    for (let step = 0; step < length; step++) {
+      const fromAt = from + step - fromIndex * ENTRIES_PER_BITMAP;
+      const toAt = to + step - toIndex * ENTRIES_PER_BITMAP;
+      const raw = rawAt(sourceBitmap.view, fromAt);
+      if (raw === RAW_FREE || rawAt(targetBitmap.view, toAt) !== RAW_FREE) {
+        const [block, what] = raw === RAW_FREE ? [from + step, "no owner"] : [to + step, "an owner already"];
+        throw damaged(sourceBitmap.blocknr, "sm_bitmap", `block ${block} has ${what}, its count is to move`, "EUCLEAN");
+      }
+      if (raw === RAW_OVERFLOW) {
+        const count = this.#overflowCount(from + step);
+        this.refCountRoot = remove(this.#overflow, this.refCountRoot, from + step).root;
+        this.#setOverflow(to + step, count);
+      }
+      setRaw(targetBitmap.view, toAt, raw);
+      if (target.noneFreeBefore === toAt) target.noneFreeBefore = toAt + 1;
+      target.nrFree--;
+      setRaw(sourceBitmap.view, fromAt, RAW_FREE);
+      source.noneFreeBefore = Math.min(source.noneFreeBefore, fromAt);
+      source.nrFree++;
+    }
+    this.#save(fromIndex, source);
+    if (target !== source) this.#save(toIndex, target);
+  }
+
+  /** Fills `entry`, with the number of the shadow in it. */
+  #openBitmap(index: number, entry: IndexEntry): WriteBlock {
+    this.#index.load(index, entry);
+    const bitmap = this.#transaction.shadow(entry.blocknr, BITMAP).block;
+    entry.blocknr = bitmap.blocknr;
+    return bitmap;
+  }
+
+  /**
+   * Governs fewer blocks; bitmaps behind the last are given up. Only for a map that governs other blocks than its own.
+   * @param removeEntry takes a bitmap out of the index
+   * @throws StateError EBUSY when one of the blocks given up has an owner; nothing was changed then
+   */
+  shrink(nrBlocks: number, removeEntry: (index: number) => void): void {
+    const first = Math.floor(nrBlocks / ENTRIES_PER_BITMAP);
+    const had = Math.ceil(this.nrBlocks / ENTRIES_PER_BITMAP);
+    const entry = this.#entry;
+    for (let index = first; index < had; index++) {
+      this.#index.load(index, entry);
+      const base = index * ENTRIES_PER_BITMAP;
+      const { view } = this.#transaction.read(entry.blocknr, BITMAP);
+      const used = findUsedEntry(
+        view,
+        Math.max(0, nrBlocks - base),
+        Math.min(ENTRIES_PER_BITMAP, this.nrBlocks - base),
+      );
+      if (used < 0) continue;
+      throw new StateError("EBUSY", `block ${base + used} is in use, the space map is to end at ${nrBlocks}`);
+    }
+    for (let index = Math.ceil(nrBlocks / ENTRIES_PER_BITMAP); index < had; index++) {
+      this.#index.load(index, entry);
+      const { blocknr } = entry;
+      removeEntry(index);
+      this.#transaction.dec(blocknr);
+    }
+    this.nrBlocks = nrBlocks;
+    this.#isIndexChanged = true;
+    this.#mendLastBitmap();
   }
 
   /** First block in [begin, end) with count 0; -1 when there is none. */
@@ -323,6 +413,16 @@ function findFreeEntry(view: ReadView, from: number, to: number): number {
     if (free === 0) continue;
     const entry = base + ((31 - Math.clz32(free & -free)) >>> 1);
     return entry < to ? entry : -1;
+  }
+  return -1;
+}
+
+/** First entry in [from, to) whose two bits are not zero; -1 when there is none. */
+function findUsedEntry(view: ReadView, from: number, to: number): number {
+  for (let entry = from; entry < to; entry++) {
+    if (entry % ENTRIES_PER_WORD === 0 && view.getUint32(HEADER_BYTES + (entry >>> 4) * 4, true) === 0) {
+      entry += ENTRIES_PER_WORD - 1;
+    } else if (rawAt(view, entry) !== RAW_FREE) return entry;
   }
   return -1;
 }

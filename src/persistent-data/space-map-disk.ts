@@ -2,7 +2,7 @@
  * The space map of the data device: index entries in a btree, through a write-back cache of 64 slots (which decides the
  * order of allocations, so it follows the kernel's). Source: thin-engine 3.3 to 3.7.
  */
-import { emptyTree, insert, lookup, Position, type Tree } from "./btree/index.js";
+import { emptyTree, insert, lookup, Position, remove, type Tree } from "./btree/index.js";
 import type { SpaceMap } from "./space-map.js";
 import { INDEX_ENTRY, type IndexEntry, type IndexStore, SpaceMapCore, type SpaceMapRoot } from "./space-map-core.js";
 import type { TransactionManager } from "./transaction-manager.js";
@@ -56,6 +56,15 @@ class TreeIndex implements IndexStore {
     this.#nrFree[slot] = entry.nrFree;
     this.#noneFreeBefore[slot] = entry.noneFreeBefore;
     this.#isDirty[slot] = 1;
+  }
+
+  remove(index: number): void {
+    const slot = (index * SLOT_FACTOR) % SLOTS;
+    if (this.#indexes[slot] === index) {
+      this.#indexes[slot] = NO_INDEX;
+      this.#isDirty[slot] = 0;
+    }
+    this.root = remove(this.#tree, this.root, index).root;
   }
 
   commit(): number {
@@ -162,8 +171,18 @@ export class DiskSpaceMap implements SpaceMap {
     return block;
   }
 
+  /** Counts go from `length` blocks to as many others, which have none. @throws DamageError EUCLEAN */
+  move(from: number, to: number, length: number): void {
+    this.#live.move(from, to, length);
+  }
+
   extend(nrBlocks: number): void {
     this.#live.extend(nrBlocks);
+  }
+
+  /** @throws StateError EBUSY when a block from `nrBlocks` on has an owner */
+  shrink(nrBlocks: number): void {
+    this.#live.shrink(nrBlocks, (index) => this.#liveIndex.remove(index));
   }
 
   commit(): void {

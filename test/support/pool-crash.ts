@@ -92,37 +92,60 @@ export async function crashEverywhere(
 ): Promise<CrashResult> {
   const { everyPrefix = 1, openEvery = 20 } = options;
   const commits = commitsOf(run);
-  const metadata = new Half(run.metadata, run.finalMetadataBytes);
-  const data = new Half(run.data, run.finalDataBytes);
   const seen = new Set<Survival>();
   let states = 0;
   let mostLeaked = 0;
+  for (const { position, title, survivals, ...after } of crashedPairs(run, everyPrefix)) {
+    // The test runner wants to hear from us now and then.
+    if (states % COMBINATIONS.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    const report = examine(run, commits, position, after, title);
+    if (options.mayLeakData !== true) expect(report.leakedData, title).toEqual([]);
+    mostLeaked = Math.max(mostLeaked, report.leakedData.length);
+    await reopen(run, after, report, title, states % openEvery === 0 ? position : undefined);
+    for (const survival of survivals) seen.add(survival);
+    states++;
+  }
+  return { states, commits: commits.length, mostLeaked, seen };
+}
+
+/** Both devices after a crash; forks, the caller's to change. */
+export interface CrashedPair {
+  readonly position: number;
+  readonly title: string;
+  readonly survivals: readonly [metadata: Survival, data: Survival];
+  readonly metadata: ForkDevice;
+  readonly data: ForkDevice;
+}
+
+/** Every crash of a recorded run, each with everything that two devices may have kept of what was not flushed. */
+export function* crashedPairs(
+  run: Pick<RecordedRun, "log" | "metadata" | "data" | "finalDataBytes" | "finalMetadataBytes">,
+  everyPrefix = 1,
+): Generator<CrashedPair> {
+  const metadata = new Half(run.metadata, run.finalMetadataBytes);
+  const data = new Half(run.data, run.finalDataBytes);
   for (let position = 0; position <= run.log.length; position++) {
-    if (position % everyPrefix === 0) {
-      // The test runner wants to hear from us now and then.
-      await new Promise((resolve) => setImmediate(resolve));
-      for (const [index, [ofMetadata, ofData]] of COMBINATIONS.entries()) {
-        // Without unflushed writes all states of a device are the same.
-        const isSame =
-          (metadata.unflushed.length === 0 && ofMetadata !== NO_SURVIVORS && ofMetadata !== ofData) ||
-          (data.unflushed.length === 0 && ofData !== NO_SURVIVORS && ofMetadata !== ofData) ||
-          (metadata.unflushed.length === 0 && data.unflushed.length === 0 && index > 0);
-        if (isSame) continue;
-        const title = `crash at ${position} of ${run.log.length}, metadata ${ofMetadata}, data ${ofData}`;
-        const random = new Random(position * 131 + index);
-        const after = { metadata: metadata.after(ofMetadata, random), data: data.after(ofData, random) };
-        const report = examine(run, commits, position, after, title);
-        if (options.mayLeakData !== true) expect(report.leakedData, title).toEqual([]);
-        mostLeaked = Math.max(mostLeaked, report.leakedData.length);
-        await reopen(run, after, report, title, states % openEvery === 0 ? position : undefined);
-        seen.add(ofMetadata).add(ofData);
-        states++;
-      }
+    for (const [index, survivals] of position % everyPrefix === 0 ? COMBINATIONS.entries() : []) {
+      const [ofMetadata, ofData] = survivals;
+      // Without unflushed writes all states of a device are the same.
+      const isSame =
+        (metadata.unflushed.length === 0 && ofMetadata !== NO_SURVIVORS && ofMetadata !== ofData) ||
+        (data.unflushed.length === 0 && ofData !== NO_SURVIVORS && ofMetadata !== ofData) ||
+        (metadata.unflushed.length === 0 && data.unflushed.length === 0 && index > 0);
+      if (isSame) continue;
+      const title = `crash at ${position} of ${run.log.length}, metadata ${ofMetadata}, data ${ofData}`;
+      const random = new Random(position * 131 + index);
+      yield {
+        position,
+        title,
+        survivals,
+        metadata: metadata.after(ofMetadata, random),
+        data: data.after(ofData, random),
+      };
     }
     const next = run.log[position];
     if (next !== undefined) (next.device === run.metadata.name ? metadata : data).take(next.entry);
   }
-  return { states, commits: commits.length, mostLeaked, seen };
 }
 
 function examine(

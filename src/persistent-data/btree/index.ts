@@ -12,6 +12,7 @@ export {
   maxEntriesOf,
   NODE_HEADER,
   nrEntriesOf,
+  setChildAt,
   valueOffset,
   valueSizeOf,
 } from "./node.js";

@@ -17,5 +17,14 @@ export { MetadataBuilder } from "./restore/metadata-builder.js";
 export type { BuildHead } from "./restore/pool-parts.js";
 export { type Restored, type RestoreOptions, restoreMetadata } from "./restore/restore.js";
 export { type Region, type ReverseRun, reverseMap } from "./rmap.js";
+export { planShrink, planSoundShrink, refuseUnsound, type ShrinkFigures, type ShrinkPlan } from "./shrink/plan.js";
+export {
+  type MetadataDevice,
+  refuseShortData,
+  releaseMetadataSnapshot,
+  type ShrinkOptions,
+  type Shrunk,
+  shrinkPool,
+} from "./shrink/shrink.js";
 export { adviseMetadataSize, type SizeAdvice, type SizeRequest } from "./size.js";
 export { soundSuperblock } from "./sound.js";

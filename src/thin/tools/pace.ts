@@ -32,18 +32,28 @@ export class Pace {
     return performance.now() - this.#since > SLICE_MS;
   }
 
+  /** The signal came; for work that ends in its own way. */
+  get isInterrupted(): boolean {
+    return this.#options.signal?.aborted === true;
+  }
+
   /** Tells `done` and lets others run, when a slice of time is over. @throws UdmError EINTR once the signal came */
   async rest(done: number): Promise<void> {
-    if (performance.now() - this.#since <= SLICE_MS) return;
+    if (await this.breathe(done)) this.check();
+  }
+
+  /** The same for work that must not be ended here. @returns whether it was time */
+  async breathe(done: number): Promise<boolean> {
+    if (performance.now() - this.#since <= SLICE_MS) return false;
     this.#options.onProgress?.(Math.min(this.base + done, this.total), this.total);
     await new Promise((resolve) => setImmediate(resolve));
-    this.check();
     this.#since = performance.now();
+    return true;
   }
 
   /** @throws UdmError EINTR once the signal came */
   check(): void {
-    if (this.#options.signal?.aborted === true) {
+    if (this.isInterrupted) {
       throw new UdmError("EINTR", "interrupted", { hint: "nothing was left half-written" });
     }
   }
