@@ -173,6 +173,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     async () => (await import("./metadata/delta.js")).deltaCommand,
   ),
   entry("metadata", "rmap", "who maps data blocks", async () => (await import("./metadata/rmap.js")).rmapCommand),
+  entry("metadata", "damage", "break a copy", async () => (await import("./metadata/damage.js")).damageCommand),
   entry("metadata", "size", "how large it has to be", async () => (await import("./metadata/size.js")).sizeCommand),
   entry(undefined, "serve", "an NBD server", async () => (await import("./serve.js")).serveCommand),
   entry(undefined, "lsblk", "the tree of block devices", async () => (await import("./lsblk/lsblk.js")).lsblkCommand),

@@ -110,6 +110,7 @@ const PLACES: Readonly<Record<string, readonly Kind[]>> = {
   "metadata check": ["places"],
   "metadata dump": ["places"],
   "metadata restore": ["places"],
+  "metadata damage": ["places"],
   "metadata repair": ["places"],
   "metadata delta": ["places"],
   "metadata ls": ["places"],

@@ -227,6 +227,24 @@ const SHAPES = {
   schemas: record({
     schemas: list(record({ noun: text(), version: count(), tells: text(), commands: list(text()) })),
   }),
+  damage: record({
+    damage: record({
+      target: text("as it was named"),
+      case: text("id of the case"),
+      seed: count(),
+      hits: list(text(), "what was changed, in words"),
+    }),
+  }),
+  cases: record({
+    cases: list(
+      record({
+        id: text(),
+        area: text("the part it is about"),
+        what: text("what is wrong afterwards"),
+        sealed: flag("all checksums are right"),
+      }),
+    ),
+  }),
   plan: record({ plan: list(text(), "commands of dmsetup, losetup, truncate and their kin, in order") }),
   done: record({ ok: always() }),
   error: record({ error: ERROR }),
@@ -282,6 +300,8 @@ const TOLD: Readonly<Record<Noun, Omit<DocumentEntry, "shape">>> = {
   batch: { tells: "Lines of a batch and what became of each.", commands: ["batch", "shell"] },
   completion: { tells: "A script for a shell.", commands: ["completion"] },
   schemas: { tells: "The documents there are.", commands: ["schema"] },
+  damage: { tells: "Metadata that was damaged on purpose.", commands: ["metadata damage"] },
+  cases: { tells: "Cases of damage there are.", commands: ["metadata damage --list"] },
   plan: { tells: "What a command would do.", commands: ["every command that changes something, with --dry-run"] },
   done: {
     tells: "It was done.",

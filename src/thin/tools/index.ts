@@ -2,6 +2,7 @@
 
 export { type CheckOptions, type CheckReport, checkMetadata, type Run } from "./check.js";
 export type { CountTotals } from "./check-counts.js";
+export * from "./damage/index.js";
 export { type DeltaFormat, type DeltaKind, type DeltaOptions, type DeltaSide, deltaMetadata } from "./delta.js";
 export { ByteWriter } from "./dump/byte-writer.js";
 export { type DumpOptions, dumpMetadata } from "./dump/dump.js";
