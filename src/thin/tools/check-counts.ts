@@ -13,6 +13,7 @@ import {
   ENTRIES_PER_BITMAP,
   eachBitmap,
   INDEX_ENTRY_BYTES,
+  RAW_OVERFLOW,
   readDataIndex,
   readMetadataIndex,
   type SpaceMapIndex,
@@ -40,7 +41,7 @@ interface Shared {
 /** Reads the index of a space map and counts the pointers to its blocks. */
 export async function countIndex(
   options: Shared & { readonly root: MapRoot },
-): Promise<{ readonly index: SpaceMapIndex; readonly isWhole: boolean }> {
+): Promise<{ readonly index: SpaceMapIndex; readonly isWhole: boolean; readonly isOverflowWhole: boolean }> {
   const { store, references, pace, findings, which, root } = options;
   let isWhole = true;
   const tell = (blocknr: number, problem: Problem, kind: Kind, path: readonly number[]) => {
@@ -75,10 +76,14 @@ export async function countIndex(
     const blocknr = index.blocknr[bitmap]!;
     if (blocknr > 0 && store.isInside(blocknr)) references[blocknr]!++;
   }
-  const overflow = new NodeSweep(store, { valueSize: COUNT_BYTES, references, pace, onDamage: quiet });
+  let isOverflowWhole = true;
+  const onDamage = () => {
+    isOverflowWhole = false;
+  };
+  const overflow = new NodeSweep(store, { valueSize: COUNT_BYTES, references, pace, onDamage });
   overflow.addRoot(root.refCountRoot);
   await overflow.run(() => {});
-  return { index, isWhole };
+  return { index, isWhole: isWhole && isOverflowWhole, isOverflowWhole };
 }
 
 /** Wrong counts next to each other that are wrong in the same way. */
@@ -94,6 +99,8 @@ export async function checkSpaceMap(
     readonly index: SpaceMapIndex;
     /** All owners were read: a count above what was found is wrong. */
     readonly isWhole: boolean;
+    /** False: what the bitmaps leave to the overflow tree is not known. */
+    readonly isOverflowWhole: boolean;
     /** Fills in what was counted for the blocks from `first` on. */
     readonly expected: (first: number, into: Uint32Array) => void;
     /** Bitmaps to look at; all unless given. */
@@ -101,7 +108,7 @@ export async function checkSpaceMap(
     readonly toBitmap?: number;
   },
 ): Promise<{ readonly totals: CountTotals; readonly leaks: readonly Run[] }> {
-  const { store, findings, pace, which, index, isWhole, expected } = options;
+  const { store, findings, pace, which, index, isWhole, isOverflowWhole, expected } = options;
   const { fromBitmap = 0, toBitmap = index.nrBitmaps } = options;
   const isFirst = fromBitmap === 0;
   const owners = new Uint32Array(ENTRIES_PER_BITMAP);
@@ -131,6 +138,7 @@ export async function checkSpaceMap(
       else if (firstFree === nr) firstFree = entry;
       const wanted = owners[entry]!;
       if (found === wanted || (found > wanted && !isWhole)) continue;
+      if (found === RAW_OVERFLOW && wanted > found && !isOverflowWhole) continue;
       if (run?.end === first + entry && run.expected === wanted && run.found === found) run.end++;
       else {
         flush();
@@ -138,6 +146,7 @@ export async function checkSpaceMap(
       }
     }
     used += taken;
+    if (!isOverflowWhole) bitmap.missingOverflow = 0;
     tellIndexEntry(findings, which, index, bitmap, taken, firstFree);
   };
   await eachBitmap(

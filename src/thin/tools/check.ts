@@ -7,12 +7,13 @@
  * block, and two for each data block, of which a window is counted at a time.
  */
 import { TIME_LIMIT } from "../block-time.js";
+import { FLAG_NEEDS_CHECK } from "../superblock.js";
 import { type CountTotals, checkSpaceMap, countIndex, tellAllocated } from "./check-counts.js";
 import { type Affected, type Finding, FindingList } from "./findings.js";
 import { ForestTotals } from "./forest-totals.js";
 import { MAX_DATA_BLOCK_SECTORS_ON_DISK, MIN_DATA_BLOCK_SECTORS_ON_DISK } from "./limits.js";
 import type { Pace } from "./pace.js";
-import { problemText } from "./problem-text.js";
+import { numberText, problemText } from "./problem-text.js";
 import type { BlockStore } from "./reader/block-store.js";
 import { DETAILS_BYTES, type DetailsValues, eachDeviceDetails, eachDeviceRoot, ROOT_BYTES } from "./reader/devices.js";
 import { numberAt } from "./reader/node.js";
@@ -60,6 +61,7 @@ export interface Run {
 const WINDOW_BITMAPS = 8224;
 const WINDOW_BLOCKS = WINDOW_BITMAPS * ENTRIES_PER_BITMAP;
 const MAX_COUNTED = 65535;
+const METADATA_BLOCK_SECTORS = 8;
 /** Ways that are listed for one device. */
 const MAX_WAYS = 100;
 
@@ -169,6 +171,14 @@ class Checker {
     if (incompatFlags !== 0) {
       this.#findings.add("superblock-features", `${name}: incompat flags 0x${incompatFlags.toString(16)}, wanted 0`);
     }
+    if (values.compatRoFlags !== 0) {
+      this.#findings.add(
+        "superblock-read-only",
+        `${name}: compat_ro flags 0x${values.compatRoFlags.toString(16)}, wanted 0`,
+      );
+    }
+    const unusual = unusualFields(values);
+    if (unusual.length > 0) this.#findings.add("superblock-unusual", `${name}: ${unusual.join(", ")}`);
     if (values.needsCheck && !held) this.#findings.add("needs-check", `${name}: the needs_check flag is set`);
     const isPossible =
       dataBlockSectors >= MIN_DATA_BLOCK_SECTORS_ON_DISK &&
@@ -209,6 +219,7 @@ class Checker {
     };
     eachDeviceRoot(this.#store, values.mappingRoot, (id, root) => roots.set(id, root), onDamage("tree of devices"));
     eachDeviceDetails(this.#store, values.detailsRoot, (id, each) => details.set(id, each), onDamage("details tree"));
+    this.#tellFuture(version);
     if (!version.isWhole) return;
     const where = held ? " of the metadata snapshot" : "";
     for (const id of roots.keys()) {
@@ -219,6 +230,27 @@ class Checker {
     for (const id of details.keys()) {
       if (!roots.has(id)) {
         this.#findings.add("device-without-mappings", `device ${id}${where}: it has details and no mapping tree`);
+      }
+    }
+  }
+
+  /** Devices that were made, or took part in a snapshot, when the pool had not come so far. */
+  #tellFuture({ values, details, held }: Version): void {
+    const where = held ? " of the metadata snapshot" : "";
+    for (const [id, { transactionId, creationTime, snapshottedTime }] of details) {
+      const last = Math.max(creationTime, snapshottedTime);
+      if (transactionId > values.transactionId) {
+        const found = numberText(transactionId);
+        this.#findings.add(
+          "device-future",
+          `device ${id}${where}: made in transaction ${found}, the pool is at ${numberText(values.transactionId)}`,
+        );
+      }
+      if (last > values.time) {
+        this.#findings.add(
+          "device-future",
+          `device ${id}${where}: of time ${last}, the pool's clock says ${values.time}`,
+        );
       }
     }
   }
@@ -271,8 +303,10 @@ class Checker {
       for (let index = 0; index < nr; index++) mappings.addRoot(numberAt(words, at + index * 2));
     });
     await details.run(() => {});
-    const nrDataBlocks = isSnapshotOnly ? Number.POSITIVE_INFINITY : live.dataMap.nrBlocks;
-    const window = new DataWindow(isSnapshotOnly ? 0 : Math.min(WINDOW_BLOCKS, nrDataBlocks));
+    // Without a root nobody knows how large the data device is.
+    const isSizeKnown = !isSnapshotOnly && live.dataMap.bitmapRoot !== 0;
+    const nrDataBlocks = isSizeKnown ? live.dataMap.nrBlocks : Number.POSITIVE_INFINITY;
+    const window = new DataWindow(isSizeKnown ? Math.min(WINDOW_BLOCKS, nrDataBlocks) : 0);
     const entries = new Uint16Array(store.nrBlocks);
     const outside = new OutsideMappings(nrDataBlocks, live.time);
     pace.total = isSnapshotOnly ? store.nrBlocks : Math.min(live.metadataMap.nrAllocated, store.nrBlocks);
@@ -333,7 +367,7 @@ class Checker {
       if (isWhole && claimed !== undefined && claimed !== mappings) {
         this.#findings.add(
           "device-mapped-count",
-          `device ${id}${where}: its details say ${claimed} mappings, its tree has ${mappings}`,
+          `device ${id}${where}: its details say ${numberText(claimed)} mappings, its tree has ${mappings}`,
           { affected: [{ device: id, held, begin: 0, end: 0, path: [root] }] },
         );
       }
@@ -390,6 +424,7 @@ class Checker {
       which: "metadata",
       index: metadata.index,
       isWhole,
+      isOverflowWhole: metadata.isOverflowWhole,
       expected: (first, into) => {
         into.fill(0);
         if (first < references.length) into.set(references.subarray(first, first + into.length));
@@ -412,6 +447,7 @@ class Checker {
         which: "data",
         index: data.index,
         isWhole: isTreesWhole && data.isWhole,
+        isOverflowWhole: data.isOverflowWhole,
         expected: (first, into) => window.countsFrom(first, into),
         fromBitmap,
         toBitmap: Math.min(fromBitmap + WINDOW_BITMAPS, data.index.nrBitmaps),
@@ -426,6 +462,16 @@ class Checker {
     }
     this.#dataLeaks = dataLeaks;
   }
+}
+
+/** What nobody looks at, and nobody writes. */
+function unusualFields({ flags, compatFlags, metadataBlockSectors }: SuperblockValues): string[] {
+  const unknown = (flags & ~FLAG_NEEDS_CHECK) >>> 0;
+  return [
+    ...(unknown === 0 ? [] : [`flags 0x${unknown.toString(16)}`]),
+    ...(compatFlags === 0 ? [] : [`compat flags 0x${compatFlags.toString(16)}`]),
+    ...(metadataBlockSectors === METADATA_BLOCK_SECTORS ? [] : [`metadata blocks of ${metadataBlockSectors} sectors`]),
+  ];
 }
 
 function addTotals(a: CountTotals | undefined, b: CountTotals): CountTotals {

@@ -34,6 +34,16 @@ export const FINDINGS = {
     meaning: "Feature bits are set that udm and the kernel refuse.",
     advice: "use the program that made this pool",
   },
+  "superblock-read-only": {
+    severity: "note",
+    meaning: "A feature bit is set that lets udm and the kernel read this pool, and not write it.",
+    advice: "use the program that made this pool",
+  },
+  "superblock-unusual": {
+    severity: "note",
+    meaning: "A field of the superblock that nobody looks at is not what every program writes there.",
+    advice: "nothing, unless a newer program made this pool",
+  },
   "superblock-version": {
     severity: "note",
     meaning: "The format version is not 2. The kernel does not look at it.",
@@ -98,6 +108,11 @@ export const FINDINGS = {
     severity: "damage",
     meaning: "The details of a device give another number of mappings than its tree has.",
     advice: `${REPAIR}, which counts them again`,
+  },
+  "device-future": {
+    severity: "note",
+    meaning: "A device was made in a transaction, or at a time, that the pool has not come to.",
+    advice: "an older superblock may have been put back; udm metadata repair tells what else there is",
   },
   "mapping-outside-data": {
     severity: "damage",

@@ -12,9 +12,14 @@ export function problemText(
   kind: Kind = Kind.Node,
   path: readonly number[] = [],
 ): string {
-  const where = `metadata block ${Number.isFinite(blocknr) ? blocknr : "above 2^53"} (${KIND_NAME[kind]})`;
-  const way = path.length > 1 ? ` (path ${path.join(" > ")})` : "";
+  const where = `metadata block ${numberText(blocknr)} (${KIND_NAME[kind]})`;
+  const way = path.length > 1 ? ` (path ${path.map(numberText).join(" > ")})` : "";
   return `${where}: ${words(store, blocknr, problem, kind)}${way}`;
+}
+
+/** Numbers that do not fit read as Infinity. */
+export function numberText(number: number): string {
+  return Number.isFinite(number) ? String(number) : "above 2^53";
 }
 
 function words(store: BlockStore, blocknr: number, problem: Problem, kind: Kind): string {
@@ -27,7 +32,7 @@ function words(store: BlockStore, blocknr: number, problem: Problem, kind: Kind)
     case Problem.None:
       return "nothing is wrong";
     case Problem.Outside:
-      return `lies outside the device of ${store.nrBlocks} blocks`;
+      return blocknr === 0 ? "block 0 is the superblock" : `lies outside the device of ${store.nrBlocks} blocks`;
     case Problem.Unreadable:
       return "cannot be read: the device answers with an error";
     case Problem.Checksum: {
@@ -48,7 +53,7 @@ function words(store: BlockStore, blocknr: number, problem: Problem, kind: Kind)
     case Problem.Entries:
       return `${at(4)} entries, room for ${at(5)}`;
     case Problem.KeyOrder:
-      return "keys are out of order";
+      return "keys are out of order, or above 2^53";
     case Problem.KeyRange:
       return "keys lie outside what its parent gives it";
     case Problem.Circle:

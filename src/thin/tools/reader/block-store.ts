@@ -16,8 +16,9 @@ const SPAN_BLOCKS = 256;
 /** A hole of this many blocks between two wanted ones is read too: cheaper than another call. */
 const GAP_BLOCKS = 4;
 const CSUM_START = 4;
-/** Kinds and problems share a byte: kinds below, problems from here on. */
+/** Kinds and problems share a byte: kinds below; a problem on top of the kind, times this, that the block was looked at as. */
 const PROBLEM_BASE = 16;
+const ANY_KIND = 15 * PROBLEM_BASE;
 
 /** Called with a block: its words begin at `words[at]`. They are valid until the call returns. */
 export type BlockVisitor = (blocknr: number, words: Uint32Array, at: number) => void;
@@ -45,7 +46,7 @@ export class BlockStore {
   /** Whole blocks of the device, at most what the format can use. */
   readonly nrBlocks: number;
   readonly #io: SyncIo;
-  /** By block: 0 not looked at, a kind it is sound as, or PROBLEM_BASE + problem. */
+  /** By block: 0 not looked at, a kind it is sound as, or PROBLEM_BASE * kind + problem. */
   readonly #state: Uint8Array;
   readonly #span = new BlockBuffer(SPAN_BLOCKS);
   #blocksRead = 0;
@@ -120,7 +121,7 @@ export class BlockStore {
   /** What a block was found to be: its problem, or Problem.None when it is sound or was not looked at. */
   problemOf(blocknr: number): Problem {
     const state = this.#state[blocknr]!;
-    return state >= PROBLEM_BASE ? state - PROBLEM_BASE : Problem.None;
+    return state >= PROBLEM_BASE ? state % PROBLEM_BASE : Problem.None;
   }
 
   /** The kind a block is sound as; undefined when it is not, or was not looked at. */
@@ -131,7 +132,8 @@ export class BlockStore {
 
   /**
    * Checks number and checksum of a loaded block as one of `kind`, once; `content` looks at the rest and is called only
-   * for blocks that pass. A block that is sound as another kind is a problem here, and stays sound there.
+   * for blocks that pass. A block that is sound as another kind is a problem here, and stays sound there; one that was
+   * asked for as what it is not is looked at again as what it may be.
    */
   check(
     blocknr: number,
@@ -142,11 +144,17 @@ export class BlockStore {
   ): Problem {
     const known = this.#state[blocknr]!;
     if (known === kind) return Problem.None;
-    if (known >= PROBLEM_BASE) return known - PROBLEM_BASE;
-    if (known !== 0) return Problem.Kind;
+    if (known >= PROBLEM_BASE) {
+      const before = known % PROBLEM_BASE;
+      // Only the checksum depends on the kind.
+      if (before !== Problem.Checksum || known - before === PROBLEM_BASE * kind) return before;
+    } else if (known !== 0) return Problem.Kind;
     let problem = checkHead(blocknr, kind, buffer.words, at, buffer.view);
     if (problem === Problem.None && content !== undefined) problem = content(buffer.words, at);
-    this.#state[blocknr] = problem === Problem.None ? kind : PROBLEM_BASE + problem;
+    // The size of values is a matter of the tree: for another one the node may be right.
+    if (problem === Problem.ValueSize) return problem;
+    if (problem === Problem.None) this.#state[blocknr] = kind;
+    else if (known === 0) this.#state[blocknr] = PROBLEM_BASE * kind + problem;
     return problem;
   }
 
@@ -171,7 +179,7 @@ export class BlockStore {
       this.#io.read(blocknr * METADATA_BLOCK_BYTES, bytes);
     } catch {
       bytes.fill(0);
-      this.#state[blocknr] = PROBLEM_BASE + Problem.Unreadable;
+      this.#state[blocknr] = ANY_KIND + Problem.Unreadable;
     }
   }
 }
