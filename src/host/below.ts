@@ -151,7 +151,7 @@ export class LowDevices implements Below {
           offsetBytes: loop.offsetBytes,
           fixedSizeBytes: loop.sizeBytes,
           sectorBytes: loop.sectorBytes,
-          writesBackEarly: this.#options.isServing !== true,
+          isServing: this.#options.isServing === true,
         }),
     );
   }
@@ -169,7 +169,7 @@ export class LowDevices implements Below {
       FileDevice.open(path, {
         readOnly,
         fallBackToReadOnly: true,
-        writesBackEarly: this.#options.isServing !== true,
+        isServing: this.#options.isServing === true,
       }),
     );
   }

@@ -41,10 +41,10 @@ export interface FileDeviceOptions {
   /** Reads and writes of this size and more are done by another thread. Default 1 MiB. */
   readonly threadPoolBytes?: number;
   /**
-   * Long stretches are sent on their way to the disk while they are written, for one who writes much and then flushes.
-   * Default true. Not for one who serves others: what they overwrite again and again would go to the disk each time.
+   * For one who serves others, and expects small writes into what is in the page cache. Default false: long stretches are
+   * sent on their way to the disk while they are written, which serves who writes much and then flushes.
    */
-  readonly writesBackEarly?: boolean;
+  readonly isServing?: boolean;
   /** System calls to use; default what the machine has. */
   readonly native?: Native | "none";
 }
@@ -114,8 +114,8 @@ export class FileDevice implements BlockDevice {
     this.isReadOnly = backing.isReadOnly;
     this.isBlockDevice = backing.kind === "block";
     this.logicalBlockBytes = Math.max(options.sectorBytes ?? 0, backing.logicalBlockBytes);
-    const { offsetBytes = 0, writesBackEarly = true } = options;
-    const ioOptions = { name: this.name, backing, offsetBytes, native, writesBackEarly };
+    const { offsetBytes = 0, isServing = false } = options;
+    const ioOptions = { name: this.name, backing, offsetBytes, native, isServing };
     try {
       if (direct) {
         this.#cached = openBacking(path, { ...how, readOnly: backing.isReadOnly, exclusive: false, direct: false });

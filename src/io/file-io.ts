@@ -8,7 +8,7 @@
  * A flush that failed is never followed by one that succeeds: the kernel reports a lost write once and then forgets it,
  * so a later success would vouch for bytes that are gone.
  */
-import { fdatasync, fdatasyncSync, fstatSync, futimesSync, readSync, writeSync } from "node:fs";
+import { fdatasync, fdatasyncSync, fstatSync, futimesSync, readSync, statfsSync, writeSync } from "node:fs";
 import { promisify } from "node:util";
 import { codeOf, IoError, SpaceError, type UdmError } from "../errors/index.js";
 import { type Backing, backingBytes } from "./backing.js";
@@ -24,6 +24,14 @@ import { freeBytes } from "./sparse-file.js";
 const ZERO_CHUNK_BYTES = 1024 * 1024;
 /** After so many bytes written one behind the other, the kernel is told to begin writing them back. */
 const STREAK_BYTES = 8 * 1024 * 1024;
+/**
+ * Served files are written in pieces of this size on ext4, which keeps what is written at once in one folio of the page cache
+ * and walks through all blocks of it at each later write: measured, a 4 KiB write costs 0.8 us in a folio of 4 KiB, 1.2 of
+ * 16 KiB, 2.5 of 64 to 256 KiB, 7 of 1 MiB.
+ */
+const SERVED_PIECE_BYTES = 16 * 1024;
+/** statfs(2)'s word for ext2, ext3 and ext4. */
+const EXT4_MAGIC = 0xef53;
 /** A descriptor that is never open: after close, a number that somebody else may get must not be used. */
 const CLOSED_FD = 0x7fffffff;
 let zeroChunk: Uint8Array | undefined;
@@ -34,8 +42,7 @@ export interface FileIoOptions {
   readonly backing: Backing;
   readonly offsetBytes: number;
   readonly native: Native | undefined;
-  /** Default true. */
-  readonly writesBackEarly?: boolean;
+  readonly isServing: boolean;
 }
 
 export class FileIo implements SyncIo {
@@ -57,9 +64,12 @@ export class FileIo implements SyncIo {
   #streakEnd = -1;
   readonly #writesBackEarly: boolean;
   #streakBytes = 0;
+  /** No single write is longer. */
+  readonly #pieceBytes: number;
 
-  constructor({ name, backing, offsetBytes, native, writesBackEarly = true }: FileIoOptions) {
-    this.#writesBackEarly = writesBackEarly;
+  constructor({ name, backing, offsetBytes, native, isServing }: FileIoOptions) {
+    this.#writesBackEarly = !isServing;
+    this.#pieceBytes = isServing && isOnExt4(backing) ? SERVED_PIECE_BYTES : Number.POSITIVE_INFINITY;
     this.name = name;
     this.fd = backing.fd;
     this.base = offsetBytes;
@@ -84,9 +94,12 @@ export class FileIo implements SyncIo {
     checkRange(this.name, this.sizeBytes, offset, length);
     if (this.backing.isReadOnly) refuseReadOnly(this.name);
     this.willChange(offset, length);
+    const isWhole = length <= this.#pieceBytes;
     for (let done = 0; done < length; ) {
+      const at = this.base + offset + done;
+      const count = isWhole ? length - done : Math.min(length - done, this.#pieceBytes - (at % this.#pieceBytes));
       try {
-        done += writeSync(this.fd, buffer, done, length - done, this.base + offset + done);
+        done += writeSync(this.fd, buffer, done, count, at);
       } catch (error) {
         throw this.failure("write", offset, length, error);
       }
@@ -371,6 +384,15 @@ export class FileIo implements SyncIo {
   /** util-linux on our own descriptor, where the system call is out of reach. */
   #runOnFd(program: string, args: readonly string[]): void {
     runSync(program, [...args, `/proc/${process.pid}/fd/${this.fd}`]);
+  }
+}
+
+function isOnExt4({ kind, path }: Backing): boolean {
+  if (kind !== "file") return false;
+  try {
+    return statfsSync(path).type === EXT4_MAGIC;
+  } catch {
+    return false;
   }
 }
 

@@ -38,9 +38,31 @@ function onFile(options: Parameters<typeof FileDevice.open>[1] = {}) {
 
 describeBlockDevice("a file", { make: onFile() });
 describeBlockDevice("a part of a file", { make: onFile({ offsetBytes: 512 * 13 }) });
+describeBlockDevice("a file that is served to others", { make: onFile({ isServing: true, offsetBytes: 512 * 13 }) });
 describeBlockDevice("a file without koffi", { make: onFile({ native: "none" }), runs: 5 });
 describeBlockDevice("a file past the page cache", { make: onFile({ direct: true }) });
 describeBlockDevice("a part of a file past the page cache", { make: onFile({ direct: true, offsetBytes: 512 * 5 }) });
+
+test("a long write to a file that is served has all its bytes, wherever it begins", async () => {
+  const folder = temporaryFolder();
+  await using device = FileDevice.open(join(folder, "disk.img"), { createBytes: 256 * 1024, isServing: true });
+  const model = new Uint8Array(256 * 1024);
+  for (const [offset, length] of [
+    [0, 16384],
+    [512, 16384],
+    [15872, 1024],
+    [16384, 65536],
+    [66048, 131072],
+    [0, 262144],
+  ] as const) {
+    const bytes = new Uint8Array(length).map((_, index) => (index * 31 + offset / 512 + length) % 251);
+    device.sync.write(offset, bytes);
+    model.set(bytes, offset);
+    const found = new Uint8Array(model.length);
+    device.sync.read(0, found);
+    expect(found).toEqual(model);
+  }
+});
 
 function onLoop(options: Parameters<typeof FileDevice.open>[1] = {}, ...losetup: string[]) {
   return async (sizeBytes: number) => {
