@@ -174,6 +174,13 @@ export const COMMANDS: readonly CommandEntry[] = [
   ),
   entry("metadata", "rmap", "who maps data blocks", async () => (await import("./metadata/rmap.js")).rmapCommand),
   entry("metadata", "damage", "break a copy", async () => (await import("./metadata/damage.js")).damageCommand),
+  entry("metadata", "pack", "metadata to a small file", async () => (await import("./metadata/pack.js")).packCommand),
+  entry(
+    "metadata",
+    "unpack",
+    "metadata from such a file",
+    async () => (await import("./metadata/unpack.js")).unpackCommand,
+  ),
   entry("metadata", "size", "how large it has to be", async () => (await import("./metadata/size.js")).sizeCommand),
   entry(undefined, "serve", "an NBD server", async () => (await import("./serve.js")).serveCommand),
   entry(undefined, "lsblk", "the tree of block devices", async () => (await import("./lsblk/lsblk.js")).lsblkCommand),

@@ -23,6 +23,7 @@ export {
   openMetadata,
   openPlace,
 } from "./metadata-tools.js";
+export { NewDeviceFile } from "./new-device-file.js";
 export { type HostOptions, openHost } from "./open-host.js";
 export { type OpenedPool, type OpenPoolOptions, openPool } from "./open-pool.js";
 export { OutputFile } from "./output-file.js";

@@ -3,12 +3,13 @@ import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { Command, Option } from "commander";
 import { StateError, UsageError } from "../../errors/index.js";
-import { type BlockDevice, systemError } from "../../io/index.js";
-import { BlockStore, isBlankReading, type Restored, readSuperblock, restoreMetadata } from "../../thin/index.js";
+import { systemError } from "../../io/index.js";
+import { type Restored, restoreMetadata } from "../../thin/index.js";
 import { formatBytes } from "../../units/index.js";
 import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
 import { withPace } from "./options.js";
+import { victimOf } from "./victim.js";
 
 interface RestoreFlags {
   readonly input: string;
@@ -69,14 +70,6 @@ async function restore(context: Context, flags: RestoreFlags): Promise<void> {
   } finally {
     await opened.close();
   }
-}
-
-/** What would be destroyed; undefined for a device that holds no pool. */
-function victimOf(device: BlockDevice, name: string): string | undefined {
-  if (device.sizeBytes < METADATA_BLOCK_BYTES) return undefined;
-  const reading = readSuperblock(new BlockStore(device));
-  if (reading.problem !== 0 || reading.values === undefined || isBlankReading(reading)) return undefined;
-  return `overwrite the pool metadata on '${name}' (transaction ${reading.values.transactionId})`;
 }
 
 async function sizeOf(input: string): Promise<number> {

@@ -245,6 +245,26 @@ const SHAPES = {
       }),
     ),
   }),
+  packed: record({
+    packed: record({
+      file: text(),
+      packedBytes: bytes("size of the file"),
+      blocks: count("of the device"),
+      sound: count("blocks that are sound as metadata, all in the file"),
+      damaged: count("blocks with a wrong checksum that are in the file"),
+      leftOut: count("blocks that hold something and are not in the file"),
+      unreadable: list(count(), "blocks that could not be read"),
+    }),
+  }),
+  unpacked: record({
+    unpacked: record({
+      target: text("the file, device or pool that was written"),
+      sizeBytes: bytes("of the device that was packed"),
+      blocks: count("of the device that was packed"),
+      sound: count("blocks that are sound as metadata"),
+      damaged: count("blocks that were packed with a wrong checksum"),
+    }),
+  }),
   plan: record({ plan: list(text(), "commands of dmsetup, losetup, truncate and their kin, in order") }),
   done: record({ ok: always() }),
   error: record({ error: ERROR }),
@@ -302,6 +322,8 @@ const TOLD: Readonly<Record<Noun, Omit<DocumentEntry, "shape">>> = {
   schemas: { tells: "The documents there are.", commands: ["schema"] },
   damage: { tells: "Metadata that was damaged on purpose.", commands: ["metadata damage"] },
   cases: { tells: "Cases of damage there are.", commands: ["metadata damage --list"] },
+  packed: { tells: "Metadata that was packed into a file.", commands: ["metadata pack"] },
+  unpacked: { tells: "Metadata that was unpacked.", commands: ["metadata unpack"] },
   plan: { tells: "What a command would do.", commands: ["every command that changes something, with --dry-run"] },
   done: {
     tells: "It was done.",

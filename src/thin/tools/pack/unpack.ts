@@ -23,6 +23,7 @@ const ZERO_BLOCKS = 16384;
 
 /** Reads all of a file and writes nothing. @throws DamageError */
 export async function verifyPack(reader: PackReader, pace: Pace): Promise<Unpacked> {
+  pace.check();
   while (await reader.nextChunk(() => undefined)) await pace.rest(reader.bytesRead);
   return { blocks: reader.nrBlocks, ...reader.counts };
 }
@@ -56,7 +57,10 @@ export async function unpackMetadata(reader: PackReader, device: BlockDevice, pa
     if (blocknr === SUPERBLOCK_LOCATION) superblock = bytes.slice();
     else io.write(blocknr * METADATA_BLOCK_BYTES, bytes);
   };
-  while (await reader.nextChunk(visit)) await pace.rest(reader.bytesRead);
+  while (await reader.nextChunk(visit)) {
+    await pace.rest(reader.bytesRead);
+    pace.check();
+  }
   await zeroTheRest(reader, device, io, pace);
   io.flush();
   if (superblock !== undefined) {
