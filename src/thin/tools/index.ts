@@ -14,6 +14,7 @@ export { Pace, type PaceOptions } from "./pace.js";
 export * from "./pack/index.js";
 export { problemText } from "./problem-text.js";
 export * from "./reader/index.js";
+export * from "./repair/index.js";
 export { MetadataBuilder } from "./restore/metadata-builder.js";
 export type { BuildHead } from "./restore/pool-parts.js";
 export { type Restored, type RestoreOptions, restoreMetadata } from "./restore/restore.js";
