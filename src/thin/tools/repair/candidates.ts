@@ -441,10 +441,11 @@ class Finder {
   #nrDataBlocks(start: Start, drafts: readonly Draft[]): Pick<CandidateHead, "nrDataBlocks" | "isInferredSize"> {
     const given = this.#overrides.nrDataBlocks;
     if (given !== undefined) return { nrDataBlocks: given, isInferredSize: false };
-    const values = start.values ?? this.#superblocks[0];
+    const isMapped = (each: SuperblockValues | undefined) => each !== undefined && each.dataMap.nrBlocks > 0;
+    const values = [start.values, ...this.#superblocks].find(isMapped);
     const told = values?.dataMap.nrBlocks;
     const governed = values === undefined ? DATA_BLOCK_LIMIT : this.#governedBlocks(values, told!);
-    const isTold = told !== undefined && told > 0 && told <= governed + ENTRIES_PER_BITMAP;
+    const isTold = told !== undefined && told <= governed + ENTRIES_PER_BITMAP;
     let needed = isTold ? told : 0;
     const behind = Math.max(governed, needed);
     for (const draft of drafts) {
