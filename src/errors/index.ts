@@ -135,3 +135,8 @@ export function messageOf(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   return text.replaceAll(/\s*\n\s*/g, " ");
 }
+
+/** What a log is told of an exception that nobody expected: with the place it comes from, on lines of its own. */
+export function mistakeText(error: unknown): string {
+  return `internal error, please report it: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
+}

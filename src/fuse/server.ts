@@ -9,7 +9,7 @@
  * numbers are never used twice.
  */
 import { constants } from "node:os";
-import { codeOf, IoError, messageOf, StateError } from "../errors/index.js";
+import { codeOf, IoError, messageOf, mistakeText, StateError } from "../errors/index.js";
 import type { Channel } from "./channel.js";
 import { ImageFile, type ImageOptions } from "./image-file.js";
 import {
@@ -213,10 +213,8 @@ export class FuseServer implements RequestHandler {
     if (size > MAX_TRANSFER_BYTES) return this.#sendError(EINVAL);
     if (file.isWhole(offset, size) && file.tryRead(offset, this.#replyPart(size)) === size) return this.#send(size, 0);
     const reply = new Uint8Array(REPLY_HEADER.size + size);
-    const pending = this.#begin(file);
-    file.read(offset, reply.subarray(REPLY_HEADER.size)).then(
-      () => this.#finish(pending, reply),
-      (error: unknown) => this.#finishError(pending, error),
+    this.#whenDone(this.#begin(file), file.read(offset, reply.subarray(REPLY_HEADER.size)), (pending) =>
+      this.#finish(pending, reply),
     );
   }
 
@@ -243,18 +241,13 @@ export class FuseServer implements RequestHandler {
     // Not its own slice: that of a Buffer is a view.
     const rest = isKept ? data.subarray(done) : new Uint8Array(data.subarray(done));
     if (isKept) this.#buffer = this.#spares.pop() ?? new Uint8Array(REQUEST_BYTES);
-    const pending = this.#begin(file);
-    file.device.write(offset + done, rest).then(
-      () => {
-        if (isKept) this.#giveBack(buffer);
-        this.#takeUp(pending);
-        this.#sendWritten(size);
-      },
-      (error: unknown) => {
-        if (isKept) this.#giveBack(buffer);
-        this.#finishError(pending, error);
-      },
-    );
+    const written = file.device.write(offset + done, rest).finally(() => {
+      if (isKept) this.#giveBack(buffer);
+    });
+    this.#whenDone(this.#begin(file), written, (pending) => {
+      this.#takeUp(pending);
+      this.#sendWritten(size);
+    });
     return isKept;
   }
 
@@ -427,34 +420,43 @@ export class FuseServer implements RequestHandler {
     const file = this.#files.get(node);
     if (file === undefined) return this.#sendError(ENODEV);
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return this.#sendError(EINVAL);
-    const pending = this.#begin(file);
-    file.seek(whence, offset).then(
-      (found) => {
-        this.#takeUp(pending);
-        if (found === undefined) return this.#sendError(ENXIO);
-        this.#replyView.setUint32(REPLY_HEADER.size, found >>> 0, true);
-        this.#replyView.setUint32(REPLY_HEADER.size + 4, Math.floor(found / 2 ** 32), true);
-        this.#send(8, 0);
-      },
-      (error: unknown) => this.#finishError(pending, error),
-    );
+    this.#whenDone(this.#begin(file), file.seek(whence, offset), (pending, found) => {
+      this.#takeUp(pending);
+      if (found === undefined) return this.#sendError(ENXIO);
+      this.#replyView.setUint32(REPLY_HEADER.size, found >>> 0, true);
+      this.#replyView.setUint32(REPLY_HEADER.size + 4, Math.floor(found / 2 ** 32), true);
+      this.#send(8, 0);
+    });
   }
 
   /** What always takes a promise and answers with nothing. */
   #later(node: number, run: (file: ImageFile) => Promise<void>): void {
     const file = this.#files.get(node);
     if (file === undefined) return this.#sendError(ENODEV);
-    const pending = this.#begin(file);
-    run(file).then(
-      () => {
-        this.#takeUp(pending);
-        this.#sendEmpty();
-      },
-      (error: unknown) => this.#finishError(pending, error),
-    );
+    this.#whenDone(this.#begin(file), run(file), (pending) => {
+      this.#takeUp(pending);
+      this.#sendEmpty();
+    });
   }
 
   // --- answers ---
+
+  #whenDone<T>(pending: Pending, work: Promise<T>, answer: (pending: Pending, result: T) => void): void {
+    work
+      .then(
+        (result) => answer(pending, result),
+        (error: unknown) => this.#finishError(pending, error),
+      )
+      .catch((error: unknown) => this.#onMistake(error));
+  }
+
+  /** A request may stay without an answer, and whoever waits for it would for ever: with the mount they all get errors. */
+  #onMistake(error: unknown): void {
+    if (this.#isEnded) return;
+    this.#log(mistakeText(error));
+    this.#source.close();
+    this.ended(error);
+  }
 
   #begin(file: ImageFile): Pending {
     file.underWay++;

@@ -5,7 +5,7 @@
  * wakes us up and sends what does not fit at once. Through TLS, or without those calls, they go through node's streams.
  */
 import { Socket } from "node:net";
-import { messageOf } from "../errors/index.js";
+import { messageOf, mistakeText } from "../errors/index.js";
 import type { BusyPoll, Polled } from "./busy-poll.js";
 import type { NbdExport } from "./export.js";
 import { type Agreement, type HandshakeStep, ServerHandshake } from "./handshake.js";
@@ -83,7 +83,11 @@ export class Connection implements Polled {
   // Handshake
 
   readonly #onHandshakeData = (bytes: Buffer): void => {
-    for (const step of this.#handshake.push(bytes)) this.#carryOut(step);
+    try {
+      for (const step of this.#handshake.push(bytes)) this.#carryOut(step);
+    } catch (error) {
+      this.#onMistake(error);
+    }
   };
 
   #carryOut(step: HandshakeStep): void {
@@ -141,6 +145,7 @@ export class Connection implements Polled {
       ended: (reason) => this.#onTransmissionEnd(reason),
       yielded: () => this.#runSoon(),
       completed: () => this.#runAfterThis(),
+      failed: (error) => this.#onMistake(error),
     };
     this.#transmission = new Transmission(agreement, sink, this.#options.limits);
     if (rest.length > 0) this.#surplus.push(rest);
@@ -196,8 +201,16 @@ export class Connection implements Polled {
     if (!this.#isDone) this.#options.poll.touch(this);
   }
 
-  /** Receives what there is and serves it, as long as there is room. */
   #serve(): void {
+    try {
+      this.#serveNow();
+    } catch (error) {
+      this.#onMistake(error);
+    }
+  }
+
+  /** Receives what there is and serves it, as long as there is room. */
+  #serveNow(): void {
     const transmission = this.#transmission;
     if (transmission === undefined) return;
     for (;;) {
@@ -222,6 +235,15 @@ export class Connection implements Polled {
 
   /** Looks for requests without being woken. */
   poll(): boolean {
+    try {
+      return this.#pollNow();
+    } catch (error) {
+      this.#onMistake(error);
+      return false;
+    }
+  }
+
+  #pollNow(): boolean {
     const transmission = this.#transmission;
     if (transmission === undefined || this.#isDone || this.#fd < 0) return false;
     if (this.#surplus.length > 0) return false;
@@ -323,6 +345,11 @@ export class Connection implements Polled {
     this.#done();
     // The other side may keep its end open; nobody listens to it.
     this.#socket.destroySoon();
+  }
+
+  /** Of our own, somewhere in between: what this client was told and what not is unknown. Others go on. */
+  #onMistake(error: unknown): void {
+    this.#hangUp(mistakeText(error));
   }
 
   #hangUp(reason: string | undefined): void {

@@ -43,6 +43,8 @@ export interface Sink {
   yielded(): void;
   /** Some of what waited is done: `run` is to be called when this turn of the event loop has no more to do. */
   completed(): void;
+  /** Something went wrong that should not: what was answered and what not is unknown. */
+  failed(error: unknown): void;
 }
 
 export interface TransmissionLimits {
@@ -326,7 +328,7 @@ export class Transmission {
     } else {
       const reply = new Uint8Array(header + length);
       if (done > 0) reply.set(data.subarray(0, done), header);
-      void this.#readLater(reply, header, done, cookieHigh, cookieLow, offset);
+      this.#detach(this.#readLater(reply, header, done, cookieHigh, cookieLow, offset));
     }
     return length;
   }
@@ -335,7 +337,7 @@ export class Transmission {
   #readWhole(cookieHigh: number, cookieLow: number, offset: number, length: number): void {
     const header = this.#isStructured ? DATA_CHUNK.size : SIMPLE_REPLY.size;
     const reply = new Uint8Array(header + length);
-    void this.#readLater(reply, header, 0, cookieHigh, cookieLow, offset);
+    this.#detach(this.#readLater(reply, header, 0, cookieHigh, cookieLow, offset));
   }
 
   async #readLater(
@@ -376,7 +378,7 @@ export class Transmission {
     if (done < length) {
       // The rest goes on beside other requests.
       this.#longRead = undefined;
-      void this.#readPieces(read);
+      this.#detach(this.#readPieces(read));
       return 0;
     }
     const isLast = read.at + length === read.end;
@@ -552,7 +554,7 @@ export class Transmission {
         if (length === 0 || !(this.#contexts.allocation || this.#contexts.sharing)) {
           return this.#replyError(cookieHigh, cookieLow, NBD_ERROR.EINVAL);
         }
-        void this.#status(cookieHigh, cookieLow, offset, length, (flags & CMD_FLAG.reqOne) !== 0);
+        this.#detach(this.#status(cookieHigh, cookieLow, offset, length, (flags & CMD_FLAG.reqOne) !== 0));
     }
   }
 
@@ -598,9 +600,16 @@ export class Transmission {
   /** Runs what has to wait; its result is the error of the reply. */
   #later(bytes: number, cookieHigh: number, cookieLow: number, work: () => Promise<number>): void {
     this.#begin(bytes);
-    work()
-      .catch(nbdErrorOf)
-      .then((error) => this.#finish(bytes, this.#errorReply(cookieHigh, cookieLow, error)));
+    this.#detach(
+      work()
+        .catch(nbdErrorOf)
+        .then((error) => this.#finish(bytes, this.#errorReply(cookieHigh, cookieLow, error))),
+    );
+  }
+
+  /** Goes on by itself and answers whatever happens; when it cannot, that is a mistake. */
+  #detach(work: Promise<void>): void {
+    work.catch((error: unknown) => this.#sink.failed(error));
   }
 
   #begin(bytes: number): void {

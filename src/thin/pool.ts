@@ -92,6 +92,8 @@ export class Pool {
   /** Waits for the one under way to end. */
   #nextCommit: Promise<void> | undefined;
   readonly #dataIo = new Set<Promise<unknown>>();
+  /** Data blocks of requests under way that no mapping names, not yet or not any more. */
+  readonly #inHand = new Set<readonly number[]>();
   #activeRequests = 0;
   #drained: (() => void)[] = [];
   #noSpaceTimer: NodeJS.Timeout | undefined;
@@ -457,17 +459,18 @@ export class Pool {
   }
 
   /**
-   * Takes one data block for a mapping. @returns undefined when none is free, in which case the pool is out of data space
+   * Takes one data block for a mapping, as the first of `blocks`, which are in hand. It takes none when none is free, in which
+   * case the pool is out of data space.
    * @throws IoError when the metadata cannot be changed
    */
-  async allocate(): Promise<number | undefined> {
+  async allocate(blocks: number[]): Promise<void> {
     const { metadata } = this;
     this.#checkLowWater();
     if (metadata.freeDataBlocks <= 0) {
       await this.#commitAndWait();
       if (metadata.freeDataBlocks <= 0) {
         this.#setMode("out-of-data-space");
-        return undefined;
+        return;
       }
     }
     if (metadata.freeMetadataBlocks === 0) {
@@ -476,8 +479,8 @@ export class Pool {
     }
     const block = this.change("dm_pool_alloc_data_block", () => metadata.allocateDataBlock());
     if (block === undefined) this.#setMode("out-of-data-space");
+    else blocks.push(block);
     this.#checkUsage();
-    return block;
   }
 
   /** Others who waited may have begun the next commit: metadata is changed in the turn in which none was seen. */
@@ -498,6 +501,32 @@ export class Pool {
       }
     });
     this.#checkUsage();
+  }
+
+  /**
+   * These blocks have an owner for as long as a request needs them, and a commit in between does not make it durable: a
+   * machine that stops leaves no block behind that nobody maps. Called in the turn in which they get the owner; more may
+   * be added.
+   */
+  takeInHand(blocks: readonly number[]): void {
+    this.#inHand.add(blocks);
+  }
+
+  /** In the turn in which they were mapped, or lost that owner. */
+  putDown(blocks: readonly number[]): void {
+    this.#inHand.delete(blocks);
+  }
+
+  #eachInHand(run: (begin: number, end: number) => void): void {
+    for (const blocks of this.#inHand) {
+      for (let at = 0; at < blocks.length; ) {
+        const begin = blocks[at]!;
+        let count = 1;
+        while (blocks[at + count] === begin + count) count++;
+        run(begin, begin + count);
+        at += count;
+      }
+    }
   }
 
   /** The error for a write that needs a new block in a mode that has none to give. */
@@ -585,7 +614,9 @@ export class Pool {
     try {
       // Disks take their time: mapped blocks are read and written meanwhile.
       await this.data.flush();
+      this.#eachInHand((begin, end) => this.metadata.decDataBlocks(begin, end));
       for (const _ of this.metadata.commitSteps()) await this.#metadataDevice.flush();
+      this.#eachInHand((begin, end) => this.metadata.incDataBlocks(begin, end));
     } catch (error) {
       throw this.#operationFailed("dm_pool_commit_metadata", error);
     }
@@ -610,6 +641,8 @@ export class Pool {
       cause: error,
       hint: "uncommitted changes were dropped and the pool is read-only; check its metadata with thin_check",
     });
+    // Whose they were is forgotten with the transaction.
+    this.#inHand.clear();
     if (this.#mode === "fail") return failure;
     try {
       this.metadata.abort();

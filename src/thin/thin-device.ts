@@ -489,15 +489,13 @@ export class ThinDevice implements BlockDevice {
     while (pool.isCommitting) await pool.untilCommitted();
     const blocks: number[] = [];
     let writing = false;
+    pool.takeInHand(blocks);
     try {
       pool.allocateAtOnce(wanted, blocks);
       if (blocks.length === 0) {
-        const block = await pool.allocate();
-        if (block !== undefined) {
-          blocks.push(block);
-          // With blocks in hand no commit is made: they would leak if the machine stopped before they are mapped.
-          pool.allocateAtOnce(wanted, blocks);
-        }
+        await pool.allocate(blocks);
+        while (pool.isCommitting) await pool.untilCommitted();
+        if (blocks.length > 0) pool.allocateAtOnce(wanted, blocks);
       }
       if (blocks.length === 0) {
         if (this.#mayWait()) return 0;
@@ -514,6 +512,8 @@ export class ThinDevice implements BlockDevice {
     } catch (error) {
       if (writing) await this.#giveBack(blocks);
       throw error;
+    } finally {
+      pool.putDown(blocks);
     }
   }
 
@@ -521,6 +521,7 @@ export class ThinDevice implements BlockDevice {
   async #giveBack(blocks: readonly number[]): Promise<void> {
     while (this.#pool.isCommitting) await this.#pool.untilCommitted();
     this.#free(blocks);
+    this.#pool.putDown(blocks);
   }
 
   #free(blocks: readonly number[]): void {
@@ -660,20 +661,28 @@ export class ThinDevice implements BlockDevice {
     const pool = this.#pool;
     const { metadata } = pool;
     const { at, block, count, isShared } = run;
-    pool.change("dm_thin_remove_range", () => {
-      metadata.removeMappings(this.#device, at, at + count);
-      metadata.incDataBlocks(block, block + count);
-    });
-    for (const [from, to] of isShared ? this.#unowned(block, block + count) : [[block, block + count] as const]) {
-      // The data is unmapped whether or not the device below drops it.
-      await pool.track(pool.data.discard(from * pool.blockBytes, (to - from) * pool.blockBytes)).catch(() => undefined);
+    const held = Array.from({ length: count }, (_, index) => block + index);
+    try {
+      pool.change("dm_thin_remove_range", () => {
+        metadata.removeMappings(this.#device, at, at + count);
+        metadata.incDataBlocks(block, block + count);
+        pool.takeInHand(held);
+      });
+      for (const [from, to] of isShared ? this.#unowned(block, block + count) : [[block, block + count] as const]) {
+        // The data is unmapped whether or not the device below drops it.
+        await pool
+          .track(pool.data.discard(from * pool.blockBytes, (to - from) * pool.blockBytes))
+          .catch(() => undefined);
+      }
+      while (pool.isCommitting) await pool.untilCommitted();
+      if (!pool.canChangeMetadata) return;
+      pool.change("dm_pool_dec_data_range", () => {
+        metadata.decDataBlocks(block, block + count);
+        this.#device.isChanged = true;
+      });
+    } finally {
+      pool.putDown(held);
     }
-    while (pool.isCommitting) await pool.untilCommitted();
-    if (!pool.canChangeMetadata) return;
-    pool.change("dm_pool_dec_data_range", () => {
-      metadata.decDataBlocks(block, block + count);
-      this.#device.isChanged = true;
-    });
   }
 
   /** Stretches of blocks that nobody but the holder owns. */

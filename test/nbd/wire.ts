@@ -188,6 +188,9 @@ export class ServerInMemory {
             yielded: () => {
               this.#wantsRun = true;
             },
+            failed: (error) => {
+              throw error;
+            },
             completed: () => {
               this.#wantsRun = true;
             },

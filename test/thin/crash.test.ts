@@ -124,17 +124,17 @@ test.each([1, 2, 3])("one request after the other, seed %i: no state leaks or lo
 
 test.each([11, 12, 13])("with discards on their way, seed %i", async (seed) => {
   const run = await record({ seed, steps: 110, ...SIZE });
-  total += (await crashEverywhere(run, { mayLeakData: true })).states;
+  total += (await crashEverywhere(run)).states;
 });
 
 test.each([21, 22])("many requests at once on a slow data device, seed %i", async (seed) => {
   const run = await record({ seed, steps: 90, ...SIZE, parallel: 8 });
-  total += (await crashEverywhere(run, { mayLeakData: true })).states;
+  total += (await crashEverywhere(run)).states;
 });
 
 test.each([41, 42])("many requests at once, and on while the devices flush, seed %i", async (seed) => {
   const run = await record({ seed, steps: 90, ...SIZE, parallel: 8, slowFlushes: true });
-  total += (await crashEverywhere(run, { mayLeakData: true })).states;
+  total += (await crashEverywhere(run)).states;
 });
 
 test.each([31])("trees of several levels and a cache that overflows into the device, seed %i", async (seed) => {
@@ -147,7 +147,7 @@ test.each([31])("trees of several levels and a cache that overflows into the dev
     mappedBefore: 300,
     cacheBlocks: 16,
   });
-  total += (await crashEverywhere(run, { mayLeakData: true, openEvery: 40, everyPrefix: 5 })).states;
+  total += (await crashEverywhere(run, { openEvery: 40, everyPrefix: 5 })).states;
 });
 
 test("states by the ten thousand were looked at", () => {

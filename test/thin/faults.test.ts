@@ -117,7 +117,7 @@ async function runWith(scene: Scene, on: "metadata" | "data", fault: Fault): Pro
   await worker.close().catch((error: unknown) => expect(codeOf(error)).toBe("EIO"));
   if (mode === "write") expect(worker.pool.metadata.needsCheck).toBe(false);
 
-  const report = expectCleanPool(metadata, { mayLeakData: scene.parallel }, JSON.stringify([on, fault]));
+  const report = expectCleanPool(metadata, {}, JSON.stringify([on, fault]));
   if (mode === "read-only") expect(report.flags & 1).toBe(1);
   const again = new PoolWorker({ metadata, data, dataBlocks: DATA_BLOCKS + 3, history, thinBytes: THIN_BYTES });
   await again.pool.resume();

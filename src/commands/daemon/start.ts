@@ -1,6 +1,7 @@
 /** `udm daemon start`: the process that serves devices, in the background or in the foreground. */
 import { closeSync, writeSync } from "node:fs";
 import { Command, Option } from "commander";
+import { mistakeText } from "../../errors/index.js";
 import type { Readiness } from "../../host/index.js";
 import { change } from "../change.js";
 import type { Context } from "../context.js";
@@ -68,8 +69,7 @@ async function serve(context: Context, options: StartOptions): Promise<void> {
     throw error;
   }
   // A mistake in the service of one device does not end that of the others. Whatever was not committed by then is not.
-  const onMistake = (error: unknown) =>
-    log(`internal error, please report it: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+  const onMistake = (error: unknown) => log(mistakeText(error));
   process.on("uncaughtException", onMistake);
   process.on("unhandledRejection", onMistake);
   tell({ ready: true });
