@@ -165,6 +165,12 @@ export const COMMANDS: readonly CommandEntry[] = [
     async () => (await import("./metadata/dump.js")).dumpCommand,
   ),
   entry("metadata", "restore", "metadata from XML", async () => (await import("./metadata/restore.js")).restoreCommand),
+  entry(
+    "metadata",
+    "repair",
+    "new metadata from damaged",
+    async () => (await import("./metadata/repair.js")).repairCommand,
+  ),
   entry("metadata", "ls", "its thin devices", async () => (await import("./metadata/ls.js")).lsCommand),
   entry(
     "metadata",

@@ -2,7 +2,7 @@
 import { createReadStream, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { Command } from "commander";
-import { codeOf, StateError, UsageError } from "../../errors/index.js";
+import { StateError, UsageError } from "../../errors/index.js";
 import type { MetadataPlace } from "../../host/index.js";
 import { setFileSize, systemError } from "../../io/index.js";
 import { checkRoom, type Pace, PackReader, type Unpacked, unpackMetadata, verifyPack } from "../../thin/index.js";
@@ -10,6 +10,7 @@ import { formatBytes } from "../../units/index.js";
 import type { Context } from "../context.js";
 import type { DocumentOf } from "../schema/documents.js";
 import { withPace } from "./options.js";
+import { targetOf } from "./target.js";
 import { victimOf } from "./victim.js";
 
 interface UnpackFlags {
@@ -36,7 +37,7 @@ async function unpack(context: Context, flags: UnpackFlags): Promise<void> {
   const { input, output } = flags;
   if (input === output) throw new UsageError("unpack: input and output are the same", { hint: "name two files" });
   const packedBytes = sizeOf(input);
-  const place = await placeOf(context, output);
+  const place = await targetOf(context, output);
   const work = async (pace: Pace): Promise<Unpacked | undefined> => {
     pace.total = packedBytes;
     if (context.globals.dryRun) {
@@ -52,18 +53,6 @@ async function unpack(context: Context, flags: UnpackFlags): Promise<void> {
   const plan = [`thin_metadata_unpack -i ${input} -o ${output}`];
   if (context.globals.json) context.json({ plan });
   else context.lines(plan);
-}
-
-/** Undefined for a file that is to be made. */
-async function placeOf(context: Context, output: string): Promise<MetadataPlace | undefined> {
-  const host = await context.host();
-  try {
-    return await host.locateMetadata(output);
-  } catch (error) {
-    // A name that is mistyped must not become a file among the devices.
-    if (codeOf(error) !== "ENOENT" || resolve(output).startsWith("/dev/")) throw error;
-    return undefined;
-  }
 }
 
 async function toNewFile(context: Context, { input, output }: UnpackFlags, pace: Pace): Promise<Unpacked> {

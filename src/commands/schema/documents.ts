@@ -73,6 +73,40 @@ const COPIED = record({
   verified: flag("read back and compared"),
 });
 
+const BLOCK_RANGE = record({ begin: count(), end: orNull(count("exclusive; null: to the end")) });
+
+const CANDIDATE = record({
+  number: count("from 1"),
+  from: word(["superblock", "damaged-superblock", "metadata-snapshot", "found-roots"]),
+  block: count("metadata block it begins at"),
+  mappingRoot: count("root of the tree of devices"),
+  detailsRoot: count("root of the details"),
+  time: count("clock of snapshots"),
+  transactionId: count(),
+  dataBlockSectors: orNull(count("null: no superblock tells, --data-block-size has to")),
+  dataBlocks: count(),
+  dataBlocksInferred: flag("what the mappings need; no superblock tells the size"),
+  whole: flag("nothing is lost"),
+  mappings: count("that would be kept"),
+  lostMappings: count("as far as the details tell"),
+  devices: list(
+    record({
+      id: count(),
+      mappings: count("that would be kept"),
+      expected: orNull(count("what its details say")),
+      lostMappings: count(),
+      lost: list(BLOCK_RANGE, "virtual blocks that cannot be read"),
+      moreLost: count("ranges that are not listed"),
+      outsideMappings: count("left out: they lead behind the data device"),
+      foundAgain: count("mappings in subtrees that nothing pointed at any more"),
+      foundRoot: flag("its root was found by its number of mappings"),
+      madeDetails: flag("its details are lost and made anew"),
+    }),
+  ),
+  lostDevices: list(record({ id: count(), mappings: orNull(count("what its details say")) })),
+  lostIds: list(BLOCK_RANGE, "ids of devices that may have been"),
+});
+
 const ERROR = record({
   code: text("as an errno, such as ENOENT; EUSAGE for wrong usage"),
   message: text(),
@@ -265,6 +299,22 @@ const SHAPES = {
       damaged: count("blocks that were packed with a wrong checksum"),
     }),
   }),
+  repair: record({
+    repair: record({
+      source: text("as it was named"),
+      candidates: list(CANDIDATE, "the first is taken unless another one is chosen"),
+      chosen: orNull(count("from 1; null: only looked")),
+      made: orNull(
+        record({
+          target: text("the file, device or pool that was written"),
+          backup: orNull(text("packed file of what was there before")),
+          devices: count(),
+          mappings: count(),
+          metadataBlocks: count("in use"),
+        }),
+      ),
+    }),
+  }),
   plan: record({ plan: list(text(), "commands of dmsetup, losetup, truncate and their kin, in order") }),
   done: record({ ok: always() }),
   error: record({ error: ERROR }),
@@ -324,6 +374,7 @@ const TOLD: Readonly<Record<Noun, Omit<DocumentEntry, "shape">>> = {
   cases: { tells: "Cases of damage there are.", commands: ["metadata damage --list"] },
   packed: { tells: "Metadata that was packed into a file.", commands: ["metadata pack"] },
   unpacked: { tells: "Metadata that was unpacked.", commands: ["metadata unpack"] },
+  repair: { tells: "What is left in damaged metadata, and what was made of it.", commands: ["metadata repair"] },
   plan: { tells: "What a command would do.", commands: ["every command that changes something, with --dry-run"] },
   done: {
     tells: "It was done.",

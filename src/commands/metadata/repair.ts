@@ -1,0 +1,265 @@
+/** `udm metadata repair`: what is left in damaged metadata, and new metadata from the part that is chosen. */
+import { existsSync, statSync } from "node:fs";
+import { resolve } from "node:path";
+import { Command, Option } from "commander";
+import { DamageError, StateError, UsageError } from "../../errors/index.js";
+import type { MetadataPlace, OpenedMetadata } from "../../host/index.js";
+import type { BlockDevice } from "../../io/index.js";
+import {
+  BlockStore,
+  type Candidate,
+  checkMetadata,
+  type FoundCandidates,
+  findCandidates,
+  type Pace,
+  packMetadata,
+  type Repaired,
+  repairMetadata,
+} from "../../thin/index.js";
+import { formatBytes } from "../../units/index.js";
+import type { Context } from "../context.js";
+import { countOf } from "../parse.js";
+import type { DocumentOf } from "../schema/documents.js";
+import { candidateDocument, candidateLines, plural } from "./candidate-view.js";
+import { SOURCE, withPace, withSource } from "./options.js";
+import { withOutput } from "./output.js";
+import { targetOf } from "./target.js";
+import { victimOf } from "./victim.js";
+
+interface RepairFlags {
+  readonly input: string;
+  readonly output?: string;
+  readonly candidate: number;
+  readonly transactionId?: number;
+  readonly dataBlockSize?: number;
+  readonly nrDataBlocks?: number;
+  readonly backup?: string | boolean;
+  readonly open?: string;
+  readonly data?: string;
+}
+
+const METADATA_BLOCK_BYTES = 4096;
+const SECTOR_BYTES = 512;
+
+export function repairCommand(context: Context): Command {
+  return new Command("repair")
+    .description(
+      "Finds what is left in damaged metadata, ranks it, and writes new metadata from the best candidate, or the one that is chosen. The input is only read. --dry-run tells what each candidate would keep and lose. Space maps are counted again, so damage in them costs nothing; a metadata snapshot is not carried over.",
+    )
+    .requiredOption("-i, --input <source>", SOURCE)
+    .option("-o, --output <target>", "a new file, or the file or block device to write over")
+    .addOption(
+      new Option("--candidate <number>", "take this one of those that --dry-run tells")
+        .argParser(countOf("candidate", { min: 1 }))
+        .default(1),
+    )
+    .option("--transaction-id <number>", "with this transaction id", countOf("transaction id"))
+    .option(
+      "--data-block-size <sectors>",
+      "with data blocks of this size; needed where no superblock is left",
+      countOf("data block size", { min: 1 }),
+    )
+    .option("--nr-data-blocks <number>", "with this many data blocks", countOf("number of data blocks", { min: 1 }))
+    .option("--backup <file>", "pack the input into this file beforehand (default: OUTPUT.before.pack beside a file)")
+    .option("--no-backup", "make no backup")
+    .option("--open <name>", "afterwards open the output as read-only pool NAME on --data, to look at the data")
+    .option("--data <dev>", "the pool's data device, for --open")
+    .action((flags: RepairFlags) => repair(context, flags));
+}
+
+async function repair(context: Context, flags: RepairFlags): Promise<void> {
+  refuseContradictions(context, flags);
+  const { input } = flags;
+  const made = await withSource(context, input, {}, async (opened) => {
+    const found = await withPace(context, `look through ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
+      findCandidates(opened.store, { overrides: overridesOf(flags), pace }),
+    );
+    if (found.candidates.length === 0) {
+      throw new DamageError(`${opened.name}: no trees of a thin pool are left in it`, {
+        hint: "is this the pool's metadata, and not its data? an older copy may hold more",
+      });
+    }
+    if (context.globals.dryRun) {
+      tell(context, opened.name, found, undefined);
+      return undefined;
+    }
+    const candidate = found.candidates[flags.candidate - 1];
+    if (candidate === undefined) {
+      throw new UsageError(`repair: no candidate ${flags.candidate}, there are ${found.candidates.length}`, {
+        hint: "--dry-run tells them all",
+      });
+    }
+    const written = await make(context, flags, { opened, found, candidate });
+    tell(context, opened.name, found, written);
+    return written;
+  });
+  if (flags.open !== undefined && made !== undefined) await openPool(context, flags, made);
+}
+
+function refuseContradictions(context: Context, flags: RepairFlags): void {
+  if (flags.output === undefined && !context.globals.dryRun) {
+    throw new UsageError("repair: no --output is given", { hint: "--dry-run only looks" });
+  }
+  if (flags.input === flags.output) {
+    throw new UsageError("repair: input and output are the same", {
+      hint: "repair to a new file, and keep the old one",
+    });
+  }
+  if ((flags.open === undefined) !== (flags.data === undefined)) {
+    throw new UsageError("repair: --open and --data go together", { hint: "--open NAME --data DEV" });
+  }
+}
+
+function overridesOf({ transactionId, dataBlockSize, nrDataBlocks }: RepairFlags) {
+  return {
+    ...(transactionId === undefined ? {} : { transactionId }),
+    ...(dataBlockSize === undefined ? {} : { dataBlockSectors: dataBlockSize }),
+    ...(nrDataBlocks === undefined ? {} : { nrDataBlocks }),
+  };
+}
+
+interface Made extends Repaired {
+  readonly target: string;
+  readonly backup: string | undefined;
+  readonly number: number;
+}
+
+interface Choice {
+  readonly opened: OpenedMetadata;
+  readonly found: FoundCandidates;
+  readonly candidate: Candidate;
+}
+
+async function make(context: Context, flags: RepairFlags, choice: Choice): Promise<Made> {
+  const { opened } = choice;
+  const output = flags.output!;
+  if (opened.isFile(output)) {
+    throw new UsageError("repair: input and output are the same", {
+      hint: "repair to a new file, and keep the old one",
+    });
+  }
+  const place = await targetOf(context, output);
+  const backup = backupFor(flags, place);
+  const write = async (device: BlockDevice): Promise<Repaired> => {
+    if (backup !== undefined) await pack(context, opened, backup);
+    return withPace(context, `repair ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
+      writeAndCheck(device, choice, pace),
+    );
+  };
+  const repaired =
+    place === undefined
+      ? await toNewFile(output, opened.device.sizeBytes, write)
+      : await toPlace(context, place, write);
+  return { ...repaired, target: output, backup, number: flags.candidate };
+}
+
+async function toNewFile(
+  output: string,
+  sizeBytes: number,
+  write: (device: BlockDevice) => Promise<Repaired>,
+): Promise<Repaired> {
+  const { NewDeviceFile } = await import("../../host/index.js");
+  await using file = new NewDeviceFile(resolve(output), sizeBytes);
+  const repaired = await write(file.device);
+  await file.finish();
+  return repaired;
+}
+
+async function toPlace(
+  context: Context,
+  place: MetadataPlace,
+  write: (device: BlockDevice) => Promise<Repaired>,
+): Promise<Repaired> {
+  const { openPlace } = await import("../../host/index.js");
+  const opened = openPlace(place, { write: true, role: "repaired metadata" });
+  try {
+    const deed = victimOf(opened.device, place.name);
+    if (deed !== undefined) await context.confirm(deed);
+    return await write(opened.device);
+  } finally {
+    await opened.close();
+  }
+}
+
+/** What was written is read again before anybody relies on it. */
+async function writeAndCheck(device: BlockDevice, { found, candidate }: Choice, pace: Pace): Promise<Repaired> {
+  const repaired = await repairMetadata(device, { forest: found.forest, candidate, pace });
+  const { findings } = await checkMetadata(new BlockStore(device), { pace });
+  const [first] = findings.filter(({ severity }) => severity !== "note");
+  if (first !== undefined) throw new DamageError(`${device.name}: what was written is not clean: ${first.message}`);
+  return repaired;
+}
+
+function backupFor({ backup, output }: RepairFlags, place: MetadataPlace | undefined): string | undefined {
+  if (backup === false) return undefined;
+  const isFile = place === undefined || statSync(place.path).isFile();
+  if (typeof backup !== "string" && !isFile) {
+    throw new UsageError(`repair: ${output} is a device, and no --backup is given`, {
+      hint: "--backup FILE packs the input beforehand; --no-backup does without",
+    });
+  }
+  const file = typeof backup === "string" ? backup : `${output}.before.pack`;
+  if (existsSync(file)) {
+    throw new StateError("EEXIST", `${file}: is there, and may be an earlier backup`, {
+      hint: "--backup FILE names another; --no-backup does without",
+    });
+  }
+  return file;
+}
+
+async function pack(context: Context, opened: OpenedMetadata, file: string): Promise<void> {
+  await withPace(context, `pack ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
+    withOutput(context, { file, source: opened }, async (write) => {
+      await packMetadata(opened.device, { pace, keep: "metadata", write });
+    }),
+  );
+}
+
+/** Read-only: a look at the data changes neither the output nor the data device. */
+async function openPool(context: Context, { open, data, output }: RepairFlags, { head }: Repaired): Promise<void> {
+  const host = await context.host();
+  const { thinIds } = await host.createPool({
+    name: open!,
+    source: { kind: "devices", data: data!, metadata: output! },
+    blockBytes: head.dataBlockSectors * SECTOR_BYTES,
+    features: { readOnly: true },
+  });
+  context.note(
+    `pool '${open}' is open read-only; ids ${thinIds.join(", ")}: udm thin activate ${open}:ID NAME uses one`,
+  );
+}
+
+function tell(context: Context, name: string, { candidates }: FoundCandidates, made: Made | undefined): void {
+  if (context.globals.json) {
+    const document: DocumentOf<"repair"> = {
+      repair: {
+        source: name,
+        candidates: candidates.map((candidate, index) => candidateDocument(candidate, index + 1)),
+        chosen: made?.number ?? null,
+        made:
+          made === undefined
+            ? null
+            : {
+                target: made.target,
+                backup: made.backup ?? null,
+                devices: made.devices,
+                mappings: made.mappings,
+                metadataBlocks: made.metadataBlocks,
+              },
+      },
+    };
+    context.json(document);
+    return;
+  }
+  if (context.globals.quiet) return;
+  if (made === undefined) {
+    context.lines(candidates.flatMap((candidate, index) => candidateLines(candidate, index + 1)));
+    return;
+  }
+  context.lines(candidateLines(candidates[made.number - 1]!, made.number));
+  const size = formatBytes(made.metadataBlocks * METADATA_BLOCK_BYTES);
+  if (made.backup !== undefined) context.line(`packed what was there into ${made.backup}`);
+  context.line(
+    `wrote ${plural(made.devices, "device")}, ${plural(made.mappings, "mapping")}, ${size} of metadata to ${made.target}: clean`,
+  );
+}
