@@ -23,7 +23,7 @@ import type { DamageBase } from "./damage-base.js";
 import { METADATA_BLOCK_BYTES } from "./metadata-image.js";
 import type { DumpModel } from "./pool-model.js";
 import { judgeDifference } from "./thin-check-differences.js";
-import { HAS_THIN_TOOLS, parseDump, thinCheck } from "./thin-tools.js";
+import { HAS_THIN_TOOLS, parseDump, thinCheckLater } from "./thin-tools.js";
 
 export const GOLDEN_FOLDER = new URL("../golden/damage/", import.meta.url);
 const BASE_ORDER: readonly DamageBase[] = ["usual", "many"];
@@ -137,14 +137,14 @@ export function damageBase(id: string): Damaged {
 }
 
 /** What our check says, as a library; undefined when it could not look. */
-export async function reportOf(image: Uint8Array): Promise<CheckReport | undefined> {
+async function reportOf(image: Uint8Array): Promise<CheckReport | undefined> {
   if (image.length < METADATA_BLOCK_BYTES) return undefined;
   const device = new MemoryDevice({ sizeBytes: image.length });
   device.sync.write(0, image);
   return checkMetadata(new BlockStore(device), { pace: new Pace() });
 }
 
-export function readmeOf({ base, plan }: Damaged, theirs: string): string {
+function readmeOf({ base, plan }: Damaged, theirs: string): string {
   const { id, what, area, isSealed } = plan.case;
   return `# ${id}
 
@@ -157,10 +157,9 @@ ${what}
 `;
 }
 
-/** What thin_check says of the image beside our check, in words. */
-export async function comparedWithThinCheck(image: Uint8Array): Promise<string> {
+/** What thin_check said of the image beside our check, in words. */
+async function comparedWithThinCheck(image: Uint8Array, said: string | undefined): Promise<string> {
   const report = await reportOf(image);
-  const said = thinCheck(image);
   if (report === undefined) return said === undefined ? "finds nothing" : "damage, as udm";
   const verdict = judgeDifference(report, said);
   if (verdict.kind === "agreed") return said === undefined ? "finds nothing, as udm" : "damage, as udm";
@@ -205,10 +204,11 @@ class Transcript {
   }
 
   /** Left out where the tool is not installed; `withoutThinCheck` takes it out of what is expected too. */
-  thinCheck(name: string): void {
-    if (!HAS_THIN_TOOLS) return;
-    const said = thinCheck(readFileSync(join(this.folder, name)));
+  async thinCheck(name: string): Promise<string | undefined> {
+    if (!HAS_THIN_TOOLS) return undefined;
+    const said = await thinCheckLater(join(this.folder, name));
     this.#lines.push(`$ thin_check ${name}: ${said === undefined ? "clean" : "damage"}`, "");
+    return said;
   }
 
   say(...lines: readonly string[]): void {
@@ -220,21 +220,38 @@ class Transcript {
   }
 }
 
-/** Everything the tools say and do, first and second time. */
-export async function transcriptOf({ base, image }: Damaged, folder: string): Promise<string> {
+/** The files of a case; the folder is empty, and left with images in it. */
+export async function makeGolden(id: string, folder: string): Promise<CaseFiles> {
+  const damaged = damageBase(id);
+  const { text, said } = await transcriptOf(damaged, folder);
+  const patch = makePatch(damaged.base, damaged.image);
+  if (Buffer.compare(applyPatch(patch), damaged.image) !== 0)
+    throw new Error(`${id}: the patch does not give the image`);
+  return {
+    "README.md": readmeOf(damaged, await comparedWithThinCheck(damaged.image, said)),
+    "expected.txt": text,
+    "image.patch": patch,
+  };
+}
+
+/** Everything the tools say and do, first and second time; and what thin_check said first. */
+async function transcriptOf(
+  { base, image }: Damaged,
+  folder: string,
+): Promise<{ readonly text: string; readonly said: string | undefined }> {
   const path = join(folder, "image");
   writeFileSync(path, image);
   const transcript = new Transcript(folder);
   const { status, stdout } = await transcript.udm("check @image");
-  transcript.thinCheck("image");
+  const said = await transcript.thinCheck("image");
   const canBeMended = status !== 3 && status !== 1;
   if (canBeMended && /-leak: |needs-check: /.test(stdout)) {
     await transcript.udm("check @image --auto-repair");
     await transcript.udm("check @image");
-    transcript.thinCheck("image");
+    await transcript.thinCheck("image");
     transcript.say(...differenceFromBase(base, await dumpOf(folder, "image")));
   } else if (HAS_REPAIR && status !== 0) await repair(transcript, base, folder, image.length);
-  return transcript.text;
+  return { text: transcript.text, said };
 }
 
 async function repair(transcript: Transcript, base: DamageBase, folder: string, sizeBytes: number): Promise<void> {
@@ -243,7 +260,7 @@ async function repair(transcript: Transcript, base: DamageBase, folder: string, 
   const ran = await transcript.udm("repair -i @image -o @repaired");
   if (ran.status !== 0) return;
   await transcript.udm("check @repaired");
-  transcript.thinCheck("repaired");
+  await transcript.thinCheck("repaired");
   transcript.say(...differenceFromBase(base, await dumpOf(folder, "repaired")));
 }
 

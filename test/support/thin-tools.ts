@@ -1,5 +1,5 @@
 /** The thin-provisioning tools of the system, where they are installed: what they say of an image we or a kernel wrote. */
-import { spawnSync } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -17,6 +17,23 @@ export const HAS_THIN_TOOLS =
 export function thinCheck(image: Uint8Array): string | undefined {
   const { status, output } = runTool("thin_check", [], image);
   return status === 0 ? undefined : `thin_check exits ${status}: ${output}`;
+}
+
+/** The same without waiting for each: thin_check sleeps most of its time, in the kernel's end of asynchronous reads. */
+export async function thinCheckLater(path: string): Promise<string | undefined> {
+  const child = spawn("thin_check", [path], { env: { PATH }, stdio: ["ignore", "pipe", "pipe"] });
+  const [lines, errors] = await Promise.all([textOf(child.stdout), textOf(child.stderr), ended(child)]);
+  return child.exitCode === 0 ? undefined : `thin_check exits ${child.exitCode}: ${lines}${errors}`;
+}
+
+async function textOf(stream: AsyncIterable<Buffer>): Promise<string> {
+  const pieces: Buffer[] = [];
+  for await (const piece of stream) pieces.push(piece);
+  return Buffer.concat(pieces).toString("utf8");
+}
+
+function ended(child: ChildProcess): Promise<void> {
+  return new Promise((resolve, reject) => child.on("error", reject).on("close", () => resolve()));
 }
 
 /** @param options of thin_dump, `--metadata-snap` for instance */

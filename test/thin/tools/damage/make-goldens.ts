@@ -9,17 +9,8 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { DAMAGE_CASES } from "../../../../src/thin/index.js";
 import { DAMAGE_BASES, type DamageBase } from "../../../support/damage-base.js";
-import {
-  baseModel,
-  basePath,
-  comparedWithThinCheck,
-  damageBase,
-  GOLDEN_FOLDER,
-  goldenCases,
-  makePatch,
-  readmeOf,
-  transcriptOf,
-} from "../../../support/damage-golden.js";
+import { baseModel, basePath, GOLDEN_FOLDER, goldenCases, makeGolden } from "../../../support/damage-golden.js";
+import { inParallel } from "../../../support/in-parallel.js";
 
 mkdirSync(new URL("bases/", GOLDEN_FOLDER), { recursive: true });
 const names = Object.keys(DAMAGE_BASES) as DamageBase[];
@@ -28,16 +19,12 @@ if (process.argv.includes("--bases")) {
 }
 const ids = DAMAGE_CASES.map(({ id }) => id);
 for (const id of goldenCases()) if (!ids.includes(id)) rmSync(new URL(`${id}/`, GOLDEN_FOLDER), { recursive: true });
-for (const id of ids) {
-  const folder = mkdtempSync(join(tmpdir(), "udm-golden-"));
-  for (const base of names) await baseModel(base, folder);
-  const damaged = damageBase(id);
-  const files = {
-    "README.md": readmeOf(damaged, await comparedWithThinCheck(damaged.image)),
-    "image.patch": makePatch(damaged.base, damaged.image),
-    "expected.txt": await transcriptOf(damaged, folder),
-  };
+const models = mkdtempSync(join(tmpdir(), "udm-golden-"));
+for (const base of names) await baseModel(base, models);
+await inParallel(ids, async (id) => {
+  const folder = mkdtempSync(join(models, "case-"));
+  const files = await makeGolden(id, folder);
   mkdirSync(new URL(`${id}/`, GOLDEN_FOLDER), { recursive: true });
   for (const [name, text] of Object.entries(files)) writeFileSync(new URL(`${id}/${name}`, GOLDEN_FOLDER), text);
-  rmSync(folder, { recursive: true });
-}
+});
+rmSync(models, { recursive: true });
