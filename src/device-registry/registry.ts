@@ -301,7 +301,7 @@ export class Registry {
    */
   async resume(
     name: string,
-    options: { /** The new table is live, its target has not taken it up. */ onSwapped?: () => void } = {},
+    options: { /** The new table is live, its target has not taken it up. */ onSwapped?: () => Promise<void> } = {},
   ): Promise<void> {
     const record = this.get(name);
     const next = record.inactive;
@@ -345,7 +345,7 @@ export class Registry {
     if (wasPool !== undefined && wasPool !== opened.pool) await wasPool.close();
     const { inactive: _taken, ...rest } = record;
     this.#put(record.name, { ...rest, live: next.lines, readOnly: next.readOnly, suspended: true });
-    options.onSwapped?.();
+    await options.onSwapped?.();
     await this.#preResume(record, segments, true);
     this.#letFlow(record, opened.device);
     this.#update(record.name, { suspended: false });

@@ -5,7 +5,7 @@
 import { mkdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { codeOf, DamageError, messageOf, StateError } from "../errors/index.js";
-import { type FileLock, lockFile, replaceFile, systemError } from "../io/index.js";
+import { type FileLock, lockFile, replaceFileInPool, systemError } from "../io/index.js";
 import { Damage, EMPTY_STATE, formatState, parseState, type State } from "./state.js";
 
 export class StateFile {
@@ -61,9 +61,9 @@ export class StateFile {
     }
   }
 
-  /** Durable when it returns. The caller holds the lock. */
-  write(state: State): void {
-    replaceFile(this.path, formatState(state), { previousPath: this.previousPath });
+  /** Durable when it resolves; others are served meanwhile. The caller holds the lock, and waits for one before the next. */
+  write(state: State): Promise<void> {
+    return replaceFileInPool(this.path, formatState(state), { previousPath: this.previousPath });
   }
 
   /** A state that was never written, or one that was lost: the copy kept beside it tells. */

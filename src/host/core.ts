@@ -293,7 +293,7 @@ export async function settle(session: Session, extender: Extender): Promise<void
   await extender.extendOpen(session);
   await followUp(session);
   await session.close();
-  session.save();
+  await session.save();
 }
 
 /** The operation failed: what it had not finished is undone, what its pools went through is kept. */
@@ -303,7 +303,7 @@ export async function giveUp(session: Session, error: unknown): Promise<void> {
     if (closing !== undefined && closing !== error) session.log(`closing after a failure: ${String(closing)}`);
     if (session.intents.length > 0) await mend(session);
     await session.close();
-    session.save();
+    await session.save();
   } catch (undo) {
     session.log(`undoing after a failure: ${String(undo)}`);
   }

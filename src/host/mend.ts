@@ -27,7 +27,7 @@ export async function mend(session: Session): Promise<void> {
   }
   await followUp(session);
   await session.close();
-  session.save();
+  await session.save();
 }
 
 async function mendOne(session: Session, intent: Intent): Promise<void> {

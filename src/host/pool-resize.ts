@@ -89,8 +89,8 @@ export async function replaceTable(session: Session, name: string, line: TargetL
   const intent = { kind: "resume", pool: record.name } as const;
   try {
     await registry.resume(name, {
-      onSwapped: () => {
-        session.announce(intent);
+      onSwapped: async () => {
+        await session.announce(intent);
         session.step("announced");
       },
     });
@@ -98,7 +98,7 @@ export async function replaceTable(session: Session, name: string, line: TargetL
     if (hasGrown(session, record)) throw error;
     if (registry.get(name).suspended) await putBack(session, record);
     session.fulfilled(intent);
-    session.save();
+    await session.save();
     throw error;
   }
   session.step("taken up");
@@ -160,7 +160,7 @@ async function undo(
     if (step.kind === "loop") await session.low.takeUpSize(`${LOOP_MAJOR}:${step.number}`);
   }
   for (const step of plan.steps) if (step.kind === "file") setFileSize(step.path, step.fromBytes);
-  session.save();
+  await session.save();
 }
 
 async function planResize(session: Session, request: PoolResize): Promise<ResizePlan> {

@@ -87,7 +87,7 @@ export function createPool(core: Core, request: PoolCreate): Promise<PoolCreated
     }
     session.step("files made");
     const intent =
-      made.length === 0 ? undefined : session.announce({ kind: "create-pool", pool: plan.name, files: made });
+      made.length === 0 ? undefined : await session.announce({ kind: "create-pool", pool: plan.name, files: made });
     session.step("announced");
     const created = await activate(session, request, plan);
     session.step("formatted");
@@ -605,7 +605,7 @@ export function removePool(
     if (options.ifExists === true && session.registry.find(name) === undefined) return;
     const { record, metadata, parts } = checkRemove(session, name);
     if (options.destroy !== true) return session.registry.remove(record.name);
-    const intent = session.announce({ kind: "destroy-pool", pool: record.name, metadata });
+    const intent = await session.announce({ kind: "destroy-pool", pool: record.name, metadata });
     session.step("announced");
     await session.registry.remove(record.name);
     await wipeSuperblock(session, metadata);

@@ -94,10 +94,10 @@ export class Session {
     this.#loops = [...loops].sort((left, right) => left.number - right.number);
   }
 
-  /** Written at once: what is about to be done, so that it can be ended or undone if this process does not. */
-  announce(intent: Intent): Intent {
+  /** Written down before it is done, so that it can be ended or undone if this process does not. */
+  async announce(intent: Intent): Promise<Intent> {
     this.#intents = [...this.#intents, intent];
-    this.save();
+    await this.save();
     return intent;
   }
 
@@ -114,13 +114,13 @@ export class Session {
     this.#options.log(line);
   }
 
-  /** Writes the state when it differs from the file. */
-  save(): void {
+  /** Writes the state when it differs from the file. What changes meanwhile is for the next time. */
+  async save(): Promise<void> {
     if (this.#isHeld) return;
     // What is written is what a reader will find, in the same order of fields.
     const next = parseState(formatState(this.#present()));
     if (JSON.stringify(next) === JSON.stringify(this.#saved)) return;
-    this.#write(next);
+    await this.#write(next);
   }
 
   #present(): State {
@@ -128,9 +128,9 @@ export class Session {
     return { serial, loops: this.#loops, devices: this.#registry.records(), intents: this.#intents };
   }
 
-  #write(state: State): void {
+  async #write(state: State): Promise<void> {
     const written = { ...state, serial: this.#saved.serial + 1 };
-    this.#file.write(written);
+    await this.#file.write(written);
     this.#saved = written;
   }
 
@@ -153,7 +153,7 @@ export class Session {
     this.#registry.keepRuntimes();
     if (only === undefined) {
       const next = this.#present();
-      if (JSON.stringify(next) !== JSON.stringify(this.#saved)) this.#write(next);
+      if (JSON.stringify(next) !== JSON.stringify(this.#saved)) await this.#write(next);
       return;
     }
     const { record, pool } = only;
@@ -166,17 +166,17 @@ export class Session {
       superblock: digestOf(pool.committedSuperblock()),
       next: this.#present(),
     };
-    this.#write({ ...before, intents: [...before.intents, intent] });
+    await this.#write({ ...before, intents: [...before.intents, intent] });
     try {
       this.step("announced");
       await pool.commitHeld();
     } catch (error) {
-      this.#write(before);
+      await this.#write(before);
       throw error;
     }
     this.step("committed");
     this.#registry.keepRuntimes();
-    this.#write(this.#present());
+    await this.#write(this.#present());
   }
 
   /** Lets go of everything without a commit. */

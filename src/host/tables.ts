@@ -67,8 +67,8 @@ export function resume(core: Core, name: string): Promise<void> {
     const intent = { kind: "resume", pool: record.name } as const;
     try {
       await session.registry.resume(record.name, {
-        onSwapped: () => {
-          if (isPool) session.announce(intent);
+        onSwapped: async () => {
+          if (isPool) await session.announce(intent);
           session.step("swapped");
         },
       });
@@ -76,7 +76,7 @@ export function resume(core: Core, name: string): Promise<void> {
       session.fulfilled(intent);
     } catch (error) {
       session.fulfilled(intent);
-      session.save();
+      await session.save();
       throw error;
     }
     for (const { startSectors, lengthSectors, type } of session.registry.get(record.name).live ?? []) {
@@ -254,7 +254,7 @@ export function removeDevice(
     if (options.force === true) {
       await registry.wipe(record.name);
       // Whatever becomes of the removal, the device answers with errors from now on.
-      session.save();
+      await session.save();
     }
     await registry.remove(record.name);
   });

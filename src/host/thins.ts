@@ -147,7 +147,7 @@ async function planSnap(session: Session, request: ThinSnap): Promise<NewThin> {
 /** Intent, commit in the pool, done in the state: a cut anywhere leaves all of it or nothing. */
 async function make(session: Session, { pool, thin, message, origin }: NewThin): Promise<void> {
   const { registry } = session;
-  const intent = session.announce({ kind: "create-thin", pool: pool.name, thin, activate: true });
+  const intent = await session.announce({ kind: "create-thin", pool: pool.name, thin, activate: true });
   session.step("announced");
   const service = (await registry.openPool(pool.name)).pool;
   if (origin !== undefined) await registry.suspend(origin.name);
@@ -277,7 +277,12 @@ export function deleteThin(
     const found = findThin(session, target);
     if (options.deferred === true && isInUse(session, found)) return deferDelete(session, found);
     const pool = await planDelete(session, found);
-    const intent = session.announce({ kind: "delete-thin", pool: found.pool.name, id: found.id, isLeftOver: false });
+    const intent = await session.announce({
+      kind: "delete-thin",
+      pool: found.pool.name,
+      id: found.id,
+      isLeftOver: false,
+    });
     session.step("announced");
     if (found.device !== undefined) await session.registry.remove(found.device.name);
     await pool.message(["delete", String(found.id)]);
@@ -572,7 +577,7 @@ export function rollbackThin(core: Core, name: string, snapshot: string): Promis
     const { registry } = session;
     const { found, from, pool, newId } = await planRollback(session, name, snapshot);
     const poolName = found.pool.name;
-    const making = session.announce({ kind: "rollback", pool: poolName, newId });
+    const making = await session.announce({ kind: "rollback", pool: poolName, newId });
     session.step("announced");
     await pool.message(["create_snap", String(newId), String(from.id)]);
     session.log(`pool '${found.pool.name}': create_snap ${newId} ${from.id}, ${traceOf(pool)}`);
@@ -584,7 +589,7 @@ export function rollbackThin(core: Core, name: string, snapshot: string): Promis
     takePlace(session, found, newId, pool.metadata.details(newId).creationTime);
     session.fulfilled(making);
     const leftOver: Intent = { kind: "delete-thin", pool: poolName, id: found.id, isLeftOver: true };
-    session.announce(leftOver);
+    await session.announce(leftOver);
     session.step("changed over");
     await (await registry.openPool(poolName)).pool.message(["delete", String(found.id)]);
     session.step("deleted");

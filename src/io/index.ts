@@ -35,7 +35,7 @@ export {
   nativeSupport,
 } from "./native.js";
 export { checkRange, refuseReadOnly } from "./range.js";
-export { type ReplaceOptions, replaceFile } from "./replace-file.js";
+export { type ReplaceOptions, replaceFile, replaceFileInPool } from "./replace-file.js";
 export { type RunOptions, type RunResult, run, runShell, runSync, type ShellOptions } from "./run.js";
 export { SliceDevice, type SliceOptions } from "./slice-device.js";
 export { createSparseFile, flushFolder, freeBytes, setFileSize } from "./sparse-file.js";

@@ -3,10 +3,11 @@
  * the folder. The caller holds the lock that keeps others from doing the same.
  */
 import { closeSync, fsyncSync, linkSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { link, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { codeOf, messageOf, SpaceError, type UdmError } from "../errors/index.js";
 import { systemError } from "./errno.js";
-import { flushFolder } from "./sparse-file.js";
+import { flushFolder, flushFolderInPool } from "./sparse-file.js";
 
 export interface ReplaceOptions {
   /** Default 0o600. */
@@ -35,6 +36,30 @@ export function replaceFile(path: string, content: string | Uint8Array, options:
   }
 }
 
+/** The same in the thread pool: a disk that takes its time does not hold up who serves others. Durable when it resolves. */
+export async function replaceFileInPool(
+  path: string,
+  content: string | Uint8Array,
+  options: ReplaceOptions = {},
+): Promise<void> {
+  const fresh = `${path}.new`;
+  try {
+    await rm(fresh, { force: true });
+    const file = await open(fresh, "wx", options.mode ?? 0o600);
+    try {
+      await file.writeFile(content);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    if (options.previousPath !== undefined) await keepPreviousInPool(path, options.previousPath);
+    await rename(fresh, path);
+    await flushFolderInPool(dirname(path));
+  } catch (error) {
+    throw withCleanUp(fresh, systemError(error, `${path}: cannot be replaced`));
+  }
+}
+
 /** A second name for the present file; the first stays until the new one takes it over. */
 function keepPrevious(path: string, previousPath: string): void {
   const beside = `${previousPath}.new`;
@@ -48,6 +73,19 @@ function keepPrevious(path: string, previousPath: string): void {
   renameSync(beside, previousPath);
   // Renaming one link of a file over another of the same file does nothing, and leaves the source.
   rmSync(beside, { force: true });
+}
+
+async function keepPreviousInPool(path: string, previousPath: string): Promise<void> {
+  const beside = `${previousPath}.new`;
+  await rm(beside, { force: true });
+  try {
+    await link(path, beside);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return;
+    throw error;
+  }
+  await rename(beside, previousPath);
+  await rm(beside, { force: true });
 }
 
 function withCleanUp(fresh: string, error: UdmError): UdmError {

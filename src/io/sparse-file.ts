@@ -1,5 +1,6 @@
 /** Making and sizing regular files that take room only where they are written. */
 import { closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync, statfsSync, unlinkSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { dirname } from "node:path";
 import { StateError } from "../errors/index.js";
 import { systemError } from "./errno.js";
@@ -59,11 +60,29 @@ export function flushFolder(folder: string): void {
     fd = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
     fsyncSync(fd);
   } catch (error) {
-    const wrapped = systemError(error, `${folder}: cannot be flushed`);
-    if (wrapped.code !== "EINVAL" && wrapped.code !== "EOPNOTSUPP" && wrapped.code !== "EACCES") throw wrapped;
+    allowUnflushable(folder, error);
   } finally {
     if (fd !== undefined) closeSync(fd);
   }
+}
+
+/** The same in the thread pool. */
+export async function flushFolderInPool(folder: string): Promise<void> {
+  try {
+    const opened = await open(folder, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      await opened.sync();
+    } finally {
+      await opened.close();
+    }
+  } catch (error) {
+    allowUnflushable(folder, error);
+  }
+}
+
+function allowUnflushable(folder: string, error: unknown): void {
+  const wrapped = systemError(error, `${folder}: cannot be flushed`);
+  if (wrapped.code !== "EINVAL" && wrapped.code !== "EOPNOTSUPP" && wrapped.code !== "EACCES") throw wrapped;
 }
 
 /** Bytes an ordinary user can still write on the file system of `path`; undefined when it does not say. */

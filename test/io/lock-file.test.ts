@@ -1,7 +1,7 @@
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { lockFile, nativeCalls, replaceFile, tryLockFile } from "../../src/io/index.js";
+import { lockFile, nativeCalls, replaceFile, replaceFileInPool, tryLockFile } from "../../src/io/index.js";
 import { codeThrown, failureOf } from "../support/block-device-contract.js";
 import { holdInChild } from "../support/child.js";
 import { temporaryFolder } from "../support/make-folder.js";
@@ -60,48 +60,51 @@ test("a lock ends with its process, and names pid and purpose until then", async
   (await lockFile(path)).release();
 });
 
-describe("replacing a file", () => {
-  test("keeps the previous one where asked, and leaves nothing else behind", () => {
+describe.each([
+  ["", async (...request: Parameters<typeof replaceFile>) => replaceFile(...request)],
+  [" in the thread pool", replaceFileInPool],
+] as const)("replacing a file%s", (_where, replace) => {
+  test("keeps the previous one where asked, and leaves nothing else behind", async () => {
     const folder = temporaryFolder();
     const path = join(folder, "state.json");
     const previousPath = join(folder, "state.json.previous");
-    for (const text of ["one", "two", "three"]) replaceFile(path, text, { previousPath });
+    for (const text of ["one", "two", "three"]) await replace(path, text, { previousPath });
     expect(readFileSync(path, "utf8")).toBe("three");
     expect(readFileSync(previousPath, "utf8")).toBe("two");
     expect(readdirSync(folder).sort()).toEqual(["state.json", "state.json.previous"]);
-    replaceFile(path, new Uint8Array([1, 2, 3]), { mode: 0o640 });
+    await replace(path, new Uint8Array([1, 2, 3]), { mode: 0o640 });
     expect([...readFileSync(path)]).toEqual([1, 2, 3]);
     expect(statSync(path).mode & 0o777).toBe(0o640);
     expect(readFileSync(previousPath, "utf8")).toBe("two");
   });
 
-  test("gets past what a crash left beside it", () => {
+  test("gets past what a crash left beside it", async () => {
     const folder = temporaryFolder();
     const path = join(folder, "state.json");
     writeFileSync(`${path}.new`, "half a fi");
     writeFileSync(join(folder, "previous.new"), "x");
     writeFileSync(path, "old");
-    replaceFile(path, "new", { previousPath: join(folder, "previous") });
+    await replace(path, "new", { previousPath: join(folder, "previous") });
     expect(readFileSync(path, "utf8")).toBe("new");
     expect(readFileSync(join(folder, "previous"), "utf8")).toBe("old");
     expect(readdirSync(folder).sort()).toEqual(["previous", "state.json"]);
   });
 
-  test("that fails leaves the old one in place", () => {
+  test("that fails leaves the old one in place", async () => {
     const folder = temporaryFolder();
     const path = join(folder, "state.json");
     mkdirSync(path);
-    expect(codeThrown(() => replaceFile(path, "new"))).not.toBe("none");
+    expect(await failureOf(replace(path, "new"))).not.toBe("none");
     expect(existsSync(`${path}.new`)).toBe(false);
-    expect(codeThrown(() => replaceFile(join(folder, "none", "state.json"), "new"))).toBe("ENOENT");
+    expect(await failureOf(replace(join(folder, "none", "state.json"), "new"))).toBe("ENOENT");
   });
 
   test.skipIf(process.getuid?.() === 0)(
     "in a folder without permission is refused (as root: everything is permitted)",
-    () => {
+    async () => {
       const folder = temporaryFolder();
       chmodSync(folder, 0o500);
-      expect(codeThrown(() => replaceFile(join(folder, "f"), "new"))).toBe("EACCES");
+      expect(await failureOf(replace(join(folder, "f"), "new"))).toBe("EACCES");
       chmodSync(folder, 0o700);
     },
   );

@@ -199,7 +199,7 @@ export class ResidentCore {
     try {
       if (this.#group !== undefined) await this.#drop(this.#group);
       await this.#session.end();
-      this.#session.save();
+      await this.#session.save();
     } finally {
       this.#lock.release();
     }
@@ -252,7 +252,7 @@ export class ResidentCore {
       this.#group = undefined;
       if (group.isShared) group.session.endGroup();
       await group.session.close();
-      if (group.isShared) group.session.save();
+      if (group.isShared) await group.session.save();
       this.#arm();
     });
   }
