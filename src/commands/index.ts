@@ -187,6 +187,12 @@ export const COMMANDS: readonly CommandEntry[] = [
     "metadata from such a file",
     async () => (await import("./metadata/unpack.js")).unpackCommand,
   ),
+  entry(
+    "metadata",
+    "shrink",
+    "fewer data blocks for a pool",
+    async () => (await import("./metadata/shrink.js")).shrinkCommand,
+  ),
   entry("metadata", "size", "how large it has to be", async () => (await import("./metadata/size.js")).sizeCommand),
   entry(undefined, "serve", "an NBD server", async () => (await import("./serve.js")).serveCommand),
   entry(undefined, "lsblk", "the tree of block devices", async () => (await import("./lsblk/lsblk.js")).lsblkCommand),

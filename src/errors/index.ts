@@ -31,7 +31,7 @@ export type Code =
   | "EBUG";
 
 /** Exit status of the program by code; everything not named is 1. Source: udm-cli, section 1. */
-const EXIT_STATUS: Partial<Record<Code, number>> = { EUSAGE: 2, EBUG: 70 };
+const EXIT_STATUS: Partial<Record<Code, number>> = { EUSAGE: 2, EBUG: 70, EINTR: 130 };
 
 export interface ErrorExtra {
   /** The next safe step, shown on a line of its own. */

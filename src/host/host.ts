@@ -141,6 +141,12 @@ export interface PoolResize {
   readonly metadata?: SizeTarget;
 }
 
+export interface PoolShortening {
+  readonly dataBytes: number;
+  /** The loop device and the file below get that length too. */
+  readonly cutsFile: boolean;
+}
+
 export type SizeTarget =
   | { readonly kind: "absolute"; readonly bytes: number }
   | { readonly kind: "grow"; readonly bytes: number }
@@ -415,6 +421,11 @@ export interface Host {
   // Pools
   createPool(request: PoolCreate): Promise<PoolCreated>;
   resizePool(request: PoolResize): Promise<PoolResized>;
+  /**
+   * Makes the table of a pool shorter, and the loop device and file of its data, once its metadata has been shrunk by one who
+   * claims its devices. @throws StateError EBUSY when it was opened meanwhile, or a table waits
+   */
+  shortenPool(name: string, change: PoolShortening): Promise<void>;
   listPools(): Promise<readonly { readonly name: string; readonly state: DeviceState }[]>;
   poolStatus(name: string): Promise<PoolInfo>;
   setPool(name: string, change: PoolSettings): Promise<void>;

@@ -212,7 +212,7 @@ function checkResize(
       "EBUSY",
       `${dev} cannot become ${deviceBytes} bytes: ${needed.by} uses ${needed.bytes} of it`,
       {
-        hint: "pools never shrink; choose a size that keeps what is used",
+        hint: "choose a size that keeps what is used; udm metadata shrink makes a pool smaller",
       },
     );
   }

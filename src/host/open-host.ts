@@ -30,6 +30,7 @@ import {
   planTransfer,
 } from "./plans.js";
 import { planResizePool, resizePool } from "./pool-resize.js";
+import { shortenPool } from "./pool-shrink.js";
 import {
   createPool,
   extendPool,
@@ -106,6 +107,7 @@ export function hostOver(core: Core): Host {
 
     createPool: bound(createPool),
     resizePool: bound(resizePool),
+    shortenPool: bound(shortenPool),
     listPools: bound(listPools),
     poolStatus: bound(poolStatus),
     setPool: bound(setPool),

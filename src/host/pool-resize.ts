@@ -223,7 +223,7 @@ function wantedBytes(pool: string, what: string, before: number, target: SizeTar
   const rounded = Math.floor(bytes / SECTOR_BYTES) * SECTOR_BYTES;
   if (rounded < before) {
     throw new StateError("EINVAL", `${what} of '${pool}' has ${before} bytes and would need to shrink to ${rounded}`, {
-      hint: "pools never shrink; make a smaller pool and copy the devices over",
+      hint: `nobody may use a pool while it shrinks: udm metadata shrink ${pool} --size SIZE`,
     });
   }
   if (!Number.isSafeInteger(rounded)) {

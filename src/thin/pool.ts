@@ -751,7 +751,7 @@ export class Pool {
     const { dataBlocks } = this.metadata;
     if (wanted < dataBlocks) {
       throw new StateError("EINVAL", `${this.name}: pool target (${wanted} blocks) too small: expected ${dataBlocks}`, {
-        hint: "a pool cannot shrink; load a table at least as long as the pool was",
+        hint: "load a table at least as long as the pool is; udm metadata shrink makes a pool smaller",
       });
     }
     if (wanted * this.blockBytes > this.data.sizeBytes) {

@@ -17,6 +17,7 @@ const PROGRAMS = [
   "thin_delta",
   "thin_rmap",
   "thin_metadata_size",
+  "thin_shrink",
 ];
 const LINES = [
   "thin_check meta.img",

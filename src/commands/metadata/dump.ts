@@ -77,7 +77,7 @@ async function dump(context: Context, from: string, flags: DumpFlags): Promise<v
 
 /**
  * A metadata snapshot has no space maps, and what is dumped from it as it stands cannot be restored: the pool would have
- * no data. The pool's own superblock tells how much there is; a pool never shrinks.
+ * no data. The pool's own superblock tells how much there is; one that holds a snapshot never shrinks.
  */
 function dataBlocksOf({ store, superblock }: OpenedMetadata): number | undefined {
   if (superblock === 0) return undefined;

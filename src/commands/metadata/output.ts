@@ -12,7 +12,7 @@ import type { Context } from "../context.js";
  */
 export async function withOutput(
   context: Context,
-  { file, source }: { readonly file: string | undefined; readonly source: OpenedMetadata },
+  { file, source }: { readonly file: string | undefined; readonly source: Pick<OpenedMetadata, "isFile" | "confirm"> },
   work: (write: (piece: Uint8Array) => void | Promise<void>) => Promise<void>,
 ): Promise<void> {
   if (file !== undefined && file !== "-") {

@@ -96,6 +96,19 @@ export const THIN_TOOLS: Readonly<Record<string, ThinTool>> = {
     valued: [],
     wantsSource: false,
   },
+  thin_shrink: {
+    words: ["metadata", "shrink", "--yes"],
+    usage: usage("thin_shrink [options] --input <file> --output <file> --data <device> --nr-blocks <natural>", [
+      "-i|--input <input xml file>",
+      "-o|--output <output xml file>",
+      "--data <data device>",
+      "--nr-blocks <natural>",
+      "--no-copy",
+      "--binary",
+    ]),
+    valued: [],
+    wantsSource: false,
+  },
 };
 
 function usage(line: string, options: readonly string[]): readonly string[] {

@@ -10,7 +10,9 @@ import type { DocumentOf } from "../schema/documents.js";
 
 export function resizeCommand(context: Context): Command {
   return new Command("resize")
-    .description("Grows a pool: the file below, its loop device, the table. A pool never shrinks.")
+    .description(
+      "Grows a pool: the file below, its loop device, the table. Smaller it becomes with udm metadata shrink.",
+    )
     .argument("<name>", "the pool")
     .addArgument(
       new Argument("[size]", "new size of the data device: SIZE, +SIZE or +N%").argParser(sizeChangeOf("size")),

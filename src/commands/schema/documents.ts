@@ -315,6 +315,18 @@ const SHAPES = {
       ),
     }),
   }),
+  shrunk: record({
+    shrunk: record({
+      pool: orNull(text("its name, where it has one")),
+      blockBytes: bytes("size of a data block"),
+      blocksBefore: count("data blocks the pool had"),
+      blocksAfter: count("data blocks it has"),
+      movedBlocks: count("data blocks that went elsewhere"),
+      movedBytes: bytes(),
+      commits: count("transactions that changed mappings; 0 where the metadata was written elsewhere"),
+      fileBytes: orNull(bytes("where the data file was cut")),
+    }),
+  }),
   plan: record({ plan: list(text(), "commands of dmsetup, losetup, truncate and their kin, in order") }),
   done: record({ ok: always() }),
   error: record({ error: ERROR }),
@@ -375,6 +387,7 @@ const TOLD: Readonly<Record<Noun, Omit<DocumentEntry, "shape">>> = {
   packed: { tells: "Metadata that was packed into a file.", commands: ["metadata pack"] },
   unpacked: { tells: "Metadata that was unpacked.", commands: ["metadata unpack"] },
   repair: { tells: "What is left in damaged metadata, and what was made of it.", commands: ["metadata repair"] },
+  shrunk: { tells: "A pool that got fewer data blocks.", commands: ["metadata shrink"] },
   plan: { tells: "What a command would do.", commands: ["every command that changes something, with --dry-run"] },
   done: {
     tells: "It was done.",

@@ -12,6 +12,7 @@ const METHODS: Readonly<Record<Exclude<keyof Host, Local>, true>> = {
   listLoops: true,
   createPool: true,
   resizePool: true,
+  shortenPool: true,
   listPools: true,
   poolStatus: true,
   setPool: true,

@@ -28,5 +28,6 @@ export {
   type Shrunk,
   shrinkPool,
 } from "./shrink/shrink.js";
+export { type ShrinkXmlOptions, shrinkXml } from "./shrink/xml.js";
 export { adviseMetadataSize, type SizeAdvice, type SizeRequest } from "./size.js";
 export { soundSuperblock } from "./sound.js";

@@ -121,14 +121,31 @@ export async function planShrink(
       }
     },
   );
-  const blocksToMove = usedBlocks - (blocksAfter - freeBelow);
   const blockBytes = superblock.dataBlockSectors * SECTOR_BYTES;
-  if (blocksToMove > freeBelow) throw tooSmall(store.name, { usedBlocks, blocksAfter, blocksToMove, freeBelow });
+  return { superblock, ...relocate(store.name, { sources, targets, blockBytes, usedBlocks, freeBelow }) };
+}
+
+/** What is to be moved, and the blocks it may go to. @throws SpaceError */
+export function relocate(
+  name: string,
+  found: {
+    readonly sources: BitRank;
+    readonly targets: BitRank;
+    readonly blockBytes: number;
+    readonly usedBlocks: number;
+    readonly freeBelow: number;
+  },
+): Omit<ShrinkPlan, "superblock"> {
+  const { sources, targets, blockBytes, usedBlocks, freeBelow } = found;
+  const blocksAfter = targets.length;
+  const blocksToMove = usedBlocks - (blocksAfter - freeBelow);
+  if (blocksToMove > freeBelow) throw tooSmall(name, { usedBlocks, blocksAfter, blocksToMove, freeBelow });
   const relocation = new Relocation(sources, targets);
   let runsToMove = 0;
   for (const _ of relocation.runs(relocation.limit, relocation.end)) runsToMove++;
+  const bytesToMove = blocksToMove * blockBytes;
+  const blocksBefore = blocksAfter + sources.length;
   return {
-    superblock,
     relocation,
     figures: {
       blockBytes,
@@ -137,13 +154,14 @@ export async function planShrink(
       usedBlocks,
       blocksToMove,
       runsToMove,
-      bytesToMove: blocksToMove * blockBytes,
+      bytesToMove,
       freeBelow,
     },
   };
 }
 
-function refuseSize(name: string, before: number, after: number): void {
+/** @throws StateError EINVAL, EOPNOTSUPP */
+export function refuseSize(name: string, before: number, after: number): void {
   if (after < 1) throw new StateError("EINVAL", `${name}: a pool has at least one data block, wanted ${after}`);
   if (after > before) {
     throw new StateError("EINVAL", `${name}: the pool has ${before} data blocks, ${after} would be more`, {
@@ -155,7 +173,7 @@ function refuseSize(name: string, before: number, after: number): void {
   }
 }
 
-export function tooSmall(
+function tooSmall(
   name: string,
   figures: Pick<ShrinkFigures, "usedBlocks" | "blocksAfter" | "blocksToMove" | "freeBelow">,
 ): SpaceError {

@@ -54,6 +54,15 @@ export class Relocation {
     return this.#targets.select(this.#sources.rank(block - this.limit));
   }
 
+  /** How many blocks from `block` on, at most `max`, stay together: all where they are, or all moved as one run. */
+  lengthFrom(block: number, max: number): number {
+    if (block < this.limit) return Math.min(max, this.limit - block);
+    const from = block - this.limit;
+    const to = this.target(block);
+    const length = this.#sources.nextOut(from, Math.min(this.#sources.length, from + max)) - from;
+    return this.#targets.nextOut(to, Math.min(this.limit, to + length)) - to;
+  }
+
   /** Blocks that are moved among [begin, end). */
   countIn(begin: number, end: number): number {
     return this.#sources.rank(end - this.limit) - this.#sources.rank(begin - this.limit);

@@ -4,7 +4,7 @@
  * nothing that is referred to is written; so wherever it is cut off, the devices hold the last commit, a whole pool with
  * all of its data, and what is left to do shows from the pool itself. In the end the data space map is cut.
  */
-import { SpaceError, StateError, UdmError } from "../../../errors/index.js";
+import { SpaceError, StateError, type UdmError } from "../../../errors/index.js";
 import type { BlockDevice, SyncIo } from "../../../io/index.js";
 import { BlockManager, METADATA_BLOCK_BYTES } from "../../../persistent-data/index.js";
 import { ThinMetadata } from "../../metadata.js";
@@ -13,6 +13,7 @@ import { SUPERBLOCK, SUPERBLOCK_VALIDATOR, writeSpaceMapRoot } from "../../super
 import type { Pace } from "../pace.js";
 import { BlockStore } from "../reader/block-store.js";
 import { copyBlocks } from "./copy.js";
+import { interrupted } from "./interrupted.js";
 import type { ShrinkPlan } from "./plan.js";
 import { type NodeTable, Remap, readNodeTable } from "./remap.js";
 
@@ -62,7 +63,10 @@ export function releaseMetadataSnapshot(metadata: MetadataDevice): void {
 }
 
 /** @throws StateError EINVAL when the data device does not hold what is in use and what is to be the pool */
-export function refuseShortData({ figures, relocation }: ShrinkPlan, data: BlockDevice | undefined): void {
+export function refuseShortData(
+  { figures, relocation }: Pick<ShrinkPlan, "figures" | "relocation">,
+  data: BlockDevice | undefined,
+): void {
   if (data === undefined) return;
   const last = relocation.count === 0 ? 0 : relocation.endOf(relocation.limit, relocation.count);
   const needed = Math.max(last, figures.blocksAfter) * figures.blockBytes;
@@ -185,10 +189,10 @@ class Shrinker {
   }
 
   #interrupted(): UdmError {
-    const { blocksToMove } = this.#plan.figures;
-    return new UdmError("EINTR", `interrupted: ${this.#movedBlocks} of ${blocksToMove} blocks are moved`, {
-      hint: "the pool is whole, with its old size; the same command goes on where this one stopped",
-    });
+    return interrupted(
+      `interrupted: ${this.#movedBlocks} of ${this.#plan.figures.blocksToMove} blocks are moved`,
+      "the pool is whole, with its old size; the same command goes on where this one stopped",
+    );
   }
 }
 
