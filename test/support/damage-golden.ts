@@ -137,7 +137,7 @@ export function damageBase(id: string): Damaged {
 }
 
 /** What our check says, as a library; undefined when it could not look. */
-async function reportOf(image: Uint8Array): Promise<CheckReport | undefined> {
+export async function reportOf(image: Uint8Array): Promise<CheckReport | undefined> {
   if (image.length < METADATA_BLOCK_BYTES) return undefined;
   const device = new MemoryDevice({ sizeBytes: image.length });
   device.sync.write(0, image);
@@ -250,15 +250,16 @@ async function transcriptOf(
     await transcript.udm("check @image");
     await transcript.thinCheck("image");
     transcript.say(...differenceFromBase(base, await dumpOf(folder, "image")));
-  } else if (HAS_REPAIR && status !== 0) await repair(transcript, base, folder, image.length);
+  } else if (HAS_REPAIR && status !== 0) await repair(transcript, base, folder);
   return { text: transcript.text, said };
 }
 
-async function repair(transcript: Transcript, base: DamageBase, folder: string, sizeBytes: number): Promise<void> {
-  const output = join(folder, "repaired");
-  writeFileSync(output, new Uint8Array(Math.max(sizeBytes, readBase(base).length)));
-  const ran = await transcript.udm("repair -i @image -o @repaired");
-  if (ran.status !== 0) return;
+async function repair(transcript: Transcript, base: DamageBase, folder: string): Promise<void> {
+  const line = "repair -i @image -o @repaired --no-backup";
+  const first = await transcript.udm(line);
+  // What only the superblock knew has to be told.
+  const second = first.status === 0 ? first : await transcript.udm(`${line} --data-block-size 128`);
+  if (second.status !== 0) return;
   await transcript.udm("check @repaired");
   await transcript.thinCheck("repaired");
   transcript.say(...differenceFromBase(base, await dumpOf(folder, "repaired")));
@@ -267,6 +268,30 @@ async function repair(transcript: Transcript, base: DamageBase, folder: string, 
 async function dumpOf(folder: string, name: string): Promise<DumpModel> {
   const environment = { UDM_STATE_DIR: join(folder, "state"), UDM_RUN_DIR: join(folder, "run") };
   return parseDump((await runMain(["metadata", "dump", join(folder, name)], { environment })).stdout);
+}
+
+/** What a transcript says at its end: mappings kept and lost, and whether some came up or lead elsewhere. */
+export function outcomeOf(
+  text: string,
+): { readonly kept: number; readonly lost: number; readonly isTrue: boolean } | undefined {
+  const match = /^kept (\d+) mappings, lost (\d+)$/m.exec(text);
+  if (match === null) return undefined;
+  return { kept: Number(match[1]), lost: Number(match[2]), isTrue: !/came up|lead elsewhere/.test(text) };
+}
+
+/** Mappings of the live pool that lie in the ranges a check names as lost. */
+export function mappingsIn(base: DamageBase, report: CheckReport): number {
+  const devices = new Map(baseModels.get(base)!.devices.map((device) => [device.id, device]));
+  const lost = new Set<string>();
+  for (const { affected } of report.findings) {
+    for (const { device, held, begin, end = Number.POSITIVE_INFINITY } of affected ?? []) {
+      if (held || begin === end) continue;
+      for (const [virtual] of devices.get(device)?.mappings ?? []) {
+        if (virtual >= begin && virtual < end) lost.add(`${device}/${virtual}`);
+      }
+    }
+  }
+  return lost.size;
 }
 
 const baseModels = new Map<DamageBase, DumpModel>();
@@ -301,21 +326,26 @@ function differenceFromBase(base: DamageBase, found: DumpModel): string[] {
     for (const name of ["mappedBlocks", "transactionId", "creationTime", "snapshottedTime"] as const) {
       if (now[name] !== device[name]) lines.push(`device ${device.id}: ${name} was ${device[name]}, is ${now[name]}`);
     }
-    const present = new Map(now.mappings.map(([virtual, data, time]) => [virtual, `${data}/${time}`]));
+    const present = new Map(now.mappings.map(([virtual, data, time]) => [virtual, [data, time]]));
     const gone: number[] = [];
     let changed = 0;
+    let ofAnotherTime = 0;
     for (const [virtual, data, time] of device.mappings) {
       const is = present.get(virtual);
       present.delete(virtual);
-      if (is === `${data}/${time}`) kept++;
-      else if (is === undefined) gone.push(virtual);
-      else changed++;
+      if (is === undefined) gone.push(virtual);
+      else if (is[0] !== data) changed++;
+      else {
+        kept++;
+        if (is[1] !== time) ofAnotherTime++;
+      }
     }
     lost += gone.length;
     if (gone.length > 0) {
       lines.push(`device ${device.id}: ${gone.length} mappings lost, of blocks ${gone[0]} to ${gone.at(-1)}`);
     }
-    if (changed > 0) lines.push(`device ${device.id}: ${changed} mappings changed`);
+    if (changed > 0) lines.push(`device ${device.id}: ${changed} mappings lead elsewhere`);
+    if (ofAnotherTime > 0) lines.push(`device ${device.id}: ${ofAnotherTime} mappings are of another time`);
     if (present.size > 0) lines.push(`device ${device.id}: ${present.size} mappings came up`);
   }
   for (const { id, mappings } of left.values()) lines.push(`device ${id}: came up, with ${mappings.length} mappings`);
