@@ -18,6 +18,7 @@ import {
   refuseColumns,
   type Streams,
   splitAtWord,
+  type ThinTool,
 } from "./commands/index.js";
 import { codeOf, InvariantError, messageOf, UdmError, UsageError } from "./errors/index.js";
 import { nearestWord } from "./ui/index.js";
@@ -94,23 +95,25 @@ export async function thinToolMain(
   streams: Streams,
   options: MainOptions,
 ): Promise<number> {
-  const { ownAnswer, sizeSentence, THIN_TOOLS } = await loadThinTools();
+  const { answerOf, failureText, THIN_TOOLS } = await loadThinTools();
   const tool = THIN_TOOLS[name];
   if (tool === undefined) throw new InvariantError(`no program ${name}`);
-  const answer = ownAnswer(tool, argv);
-  if (answer !== undefined) {
-    for (const line of answer.stdout) streams.stdout.write(`${line}\n`);
-    for (const line of answer.stderr) streams.stderr.write(`${line}\n`);
+  const answer = answerOf(name, tool, argv);
+  if (answer.kind === "own") {
+    streams.stdout.write(answer.stdout);
+    streams.stderr.write(answer.stderr);
     return answer.status;
   }
-  const status = await main([...tool.words, ...argv], name === "thin_metadata_size" ? sentences() : streams, {
+  const { words, given } = answer;
+  const status = await main(words, withOutput(tool.isSilent === true ? () => "" : tool.output), {
     ...options,
-    onFailure: ({ message }) => streams.stderr.write(`${message}\n`),
+    onFailure: (failure) => streams.stderr.write(failureText(name, tool, failure, given)),
   });
   return status === 0 || status === INTERRUPTED ? status : 1;
 
-  function sentences(): Streams {
-    const write = (text: string) => streams.stdout.write(sizeSentence(argv, text));
+  function withOutput(rewrite: ThinTool["output"]): Streams {
+    if (rewrite === undefined) return streams;
+    const write = (text: string) => streams.stdout.write(rewrite(given, text));
     return Object.assign(Object.create(streams), { stdout: Object.assign(Object.create(streams.stdout), { write }) });
   }
 }

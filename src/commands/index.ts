@@ -24,6 +24,8 @@ export {
   splitAtWord,
 } from "./globals.js";
 
+export type { ThinTool } from "./metadata/thin-tools.js";
+
 export type CommandFactory = (context: Context) => Command;
 
 export interface CommandEntry {

@@ -1,12 +1,13 @@
 /** The programs in bin/compat beside those they stand in for: output, errors' place, exit status. */
 import { spawnSync } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { readGoldenRun } from "../support/golden-images.js";
 import { HAS_THIN_TOOLS } from "../support/thin-tools.js";
-import { type Session, THROUGH_DAEMON, withSession } from "./session.js";
+import { finished, type Session, THROUGH_DAEMON, withSession } from "./session.js";
 
 const COMPAT = fileURLToPath(new URL("../../bin/compat/", import.meta.url));
 const PROGRAMS = [
@@ -19,20 +20,12 @@ const PROGRAMS = [
   "thin_metadata_size",
   "thin_shrink",
 ];
+/** All their words are tried in test/commands/thin-programs.test.ts; here it is that they run as programs. */
 const LINES = [
   "thin_check meta.img",
-  "thin_check -q meta.img",
-  "thin_check --super-block-only meta.img",
-  "thin_check --skip-mappings meta.img",
-  "thin_check bad.img",
   "thin_check -q bad.img",
-  "thin_dump meta.img",
-  "thin_dump -f human_readable meta.img",
-  "thin_dump --skip-mappings meta.img",
-  "thin_ls meta.img",
+  "thin_dump -o out.xml meta.img",
   "thin_ls --no-headers -o DEV,EXCLUSIVE,SHARED_BYTES meta.img",
-  "thin_metadata_size -b 64k -s 1t -m 1000",
-  "thin_metadata_size -b128 -s 200000 -m 1 -u m",
   "thin_metadata_size --block-size=64k --pool-size=10g --max-thins=5 -nlong",
 ];
 
@@ -99,11 +92,28 @@ test.each(PROGRAMS)("%s tells its version and its options, and fails with 1", as
     expect(compat(session, program, ["-V"])).toEqual({ status: 0, stdout: "0.9.0\n", stderr: "" });
     const help = compat(session, program, ["--help"]);
     expect([help.status, help.stderr]).toEqual([0, ""]);
-    expect(help.stdout).toMatch(new RegExp(`^Usage: ${program} `));
+    expect(help.stdout).toMatch(new RegExp(`^Usage: ${program} `, "m"));
     const nothing = compat(session, program, []);
     expect([nothing.status, nothing.stdout]).toEqual([1, ""]);
     expect(nothing.stderr).not.toMatch(/^udm:|\n {4}at /);
     const missing = compat(session, program, ["--nix", "/nonexistent"]);
     expect([missing.status, missing.stdout]).toEqual([1, ""]);
+  });
+});
+
+test("one that is interrupted ends as a shell expects it, and leaves no half of a file", async () => {
+  await withSession(async (session) => {
+    // It waits for input that does not come.
+    writeFileSync(session.path("out.img"), Buffer.alloc(2 ** 20));
+    const child = session.start(join(COMPAT, "thin_restore"), ["-i", "-", "-o", "out.img"]);
+    const ended = finished(child);
+    child.stdin!.on("error", () => undefined);
+    child.stdin!.write('<superblock uuid="" time="0" transaction="0" data_block_size="128" nr_data_blocks="100">\n');
+    // More than lies in the pipe: it reads.
+    child.stdin!.write(" ".repeat(2 ** 21));
+    await once(child.stdin!, "drain");
+    child.kill("SIGINT");
+    expect(await ended).toEqual({ status: 130, stdout: "", stderr: "" });
+    expect(readFileSync(session.path("out.img")).subarray(0, 4096)).toEqual(Buffer.alloc(4096));
   });
 });

@@ -15,7 +15,7 @@ const WRITTEN = 64;
 
 /** Each tool, and what it must find in a pool of `mapped` blocks, all of device 0. */
 const TOOLS: Readonly<Record<string, { readonly words: string; readonly finds: (mapped: number) => RegExp }>> = {
-  check: { words: "check", finds: (mapped) => new RegExp(`\\b${mapped} mappings in \\d+ leaves\\n[^]*clean\\n$`) },
+  check: { words: "check", finds: (mapped) => new RegExp(`\\b${mapped} mappings in \\d+ leaves\\n.*clean\\n$`, "s") },
   dump: { words: "dump", finds: (mapped) => new RegExp(`<device dev_id="0" mapped_blocks="${mapped}" `) },
   ls: { words: "ls --no-headers -o DEV,MAPPED_BLOCKS", finds: (mapped) => new RegExp(`^ *0 +${mapped} *\\n`) },
   delta: {

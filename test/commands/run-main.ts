@@ -1,6 +1,6 @@
 /** Runs a command line in this process and captures what it prints. */
 import { Readable, Writable } from "node:stream";
-import type { OpenHost } from "../../src/commands/index.js";
+import type { OpenHost, Streams } from "../../src/commands/index.js";
 import type { BlockNode, Host } from "../../src/host/index.js";
 import { main } from "../../src/main.js";
 
@@ -18,16 +18,23 @@ export interface RunOptions {
   readonly stdout?: Writable;
 }
 
-export async function runMain(argv: readonly string[], options: RunOptions = {}): Promise<Ran> {
-  const stdout = new Collector();
-  const stderr = new Collector();
-  const streams = { stdin: Readable.from([options.stdin ?? ""]), stdout: options.stdout ?? stdout, stderr };
+export function runMain(argv: readonly string[], options: RunOptions = {}): Promise<Ran> {
   const environment = { LC_ALL: "C", HOME: "/nonexistent", ...options.environment };
   const given = {
     ...(options.openHost === undefined ? {} : { openHost: options.openHost }),
     ...(options.interrupt === undefined ? {} : { interrupt: options.interrupt }),
   };
-  const status = await main(argv, streams, { environment, isRoot: false, ...given });
+  return captured((streams) => main(argv, streams, { environment, isRoot: false, ...given }), options);
+}
+
+/** What a program prints, and its status. */
+export async function captured(
+  run: (streams: Streams) => Promise<number>,
+  options: Pick<RunOptions, "stdin" | "stdout"> = {},
+): Promise<Ran> {
+  const stdout = new Collector();
+  const stderr = new Collector();
+  const status = await run({ stdin: Readable.from([options.stdin ?? ""]), stdout: options.stdout ?? stdout, stderr });
   return { status, stdout: stdout.text, stderr: stderr.text };
 }
 

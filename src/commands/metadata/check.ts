@@ -5,6 +5,7 @@ import type { OpenedMetadata } from "../../host/index.js";
 import { type CheckReport, checkMetadata, type Finding, mendMetadata } from "../../thin/index.js";
 import { formatBytes } from "../../units/index.js";
 import type { Context } from "../context.js";
+import { countOf } from "../parse.js";
 import { thinCheckLines } from "./compat-check.js";
 import { addSourceOptions, noteOld, SOURCE, type SourceFlags, withPace } from "./options.js";
 
@@ -14,6 +15,7 @@ interface CheckFlags extends SourceFlags {
   readonly ignoreNonFatalErrors?: boolean;
   readonly clearNeedsCheckFlag?: boolean;
   readonly autoRepair?: boolean;
+  readonly overrideMappingRoot?: number;
   readonly compat?: string;
 }
 
@@ -38,6 +40,11 @@ export function checkCommand(context: Context): Command {
     .option("--ignore-non-fatal-errors", "what is harmless does not count: exit 0")
     .option("--clear-needs-check-flag", "clear the needs_check flag when the check finds no damage")
     .option("--auto-repair", "free leaked blocks, in one transaction, and clear the needs_check flag")
+    .option(
+      "--override-mapping-root <block>",
+      "take another tree of devices than the superblock's",
+      countOf("metadata block", { min: 0 }),
+    )
     .addOption(new Option("--compat <tool>", "print and exit as that tool does").choices(["thin_check"]));
   return addSourceOptions(command).action((from: string, flags: CheckFlags) => check(context, from, flags));
 }
@@ -59,6 +66,7 @@ async function check(context: Context, from: string, flags: CheckFlags): Promise
       superblockOnly: flags.superBlockOnly === true,
       skipMappings: flags.skipMappings === true,
       ...(opened.superblock === 0 ? {} : { snapshot: opened.superblock }),
+      ...(flags.overrideMappingRoot === undefined ? {} : { mappingRoot: flags.overrideMappingRoot }),
     }),
   );
   if (opened.mayBeOld && flags.metadataSnap === undefined) noteOld(context, opened);
@@ -96,8 +104,9 @@ function refuseContradictions(flags: CheckFlags): void {
   for (const [name, isGiven] of [
     ["--metadata-snap", flags.metadataSnap !== undefined],
     ["--force-read-only", flags.forceReadOnly === true],
-    ["--super-block-only", flags.superBlockOnly === true && flags.autoRepair === true],
-    ["--skip-mappings", flags.skipMappings === true && flags.autoRepair === true],
+    ["--override-mapping-root", flags.overrideMappingRoot !== undefined],
+    ["--super-block-only", flags.superBlockOnly === true],
+    ["--skip-mappings", flags.skipMappings === true],
   ] as const) {
     if (isGiven) {
       throw new UsageError(`check: ${isChanging} and ${name} exclude each other`, {

@@ -14,6 +14,7 @@ import {
   Kind,
   keyOf,
   nodeValueSize,
+  readSuperblock,
 } from "../../thin/index.js";
 
 export interface CompatFlags {
@@ -21,6 +22,8 @@ export interface CompatFlags {
   readonly skipMappings?: boolean;
   readonly ignoreNonFatalErrors?: boolean;
   readonly metadataSnap?: true | number;
+  readonly autoRepair?: boolean;
+  readonly clearNeedsCheckFlag?: boolean;
 }
 
 export interface CompatOutput {
@@ -43,13 +46,21 @@ export function thinCheckLines(
   if (superblock === undefined) {
     return {
       lines: [],
-      errors: [...errors, "  superblock is corrupt", ...inSuperblock.map((each) => `    ${blockText(store, each)}`)],
+      errors: [
+        ...errors,
+        "  superblock is corrupt",
+        ...inSuperblock.map((each) => `    ${blockText(store, each)}`),
+        ...(looksLikeXml(store) ? ["This looks like XML.  thin_check only checks the binary metadata format."] : []),
+        ...unexamined(flags),
+      ],
       status: 1,
     };
   }
+  // A metadata snapshot has no space maps; the pool it belongs to has.
+  const mapped = (flags.metadataSnap === undefined ? undefined : readSuperblock(store).values) ?? superblock;
   const lines = [
     `TRANSACTION_ID=${superblock.transactionId}`,
-    `METADATA_FREE_BLOCKS=${superblock.metadataMap.nrBlocks - 1}`,
+    `METADATA_FREE_BLOCKS=${mapped.metadataMap.nrBlocks - 1}`,
   ];
   const isFailing = findings.some(
     ({ id, severity }) =>
@@ -65,10 +76,23 @@ export function thinCheckLines(
       errors.push("checking space map counts", ...countLines(store, findings));
       errors.push(...inSuperblock.map((each) => blockText(store, each)));
     }
+    if (!areTreesWhole) errors.push(...unexamined(flags));
   }
   if (mended.freed) errors.push("fixed metadata leaks");
   if (mended.clearedNeedsCheck) errors.push("cleared needs_check flag");
   return { lines, errors, status };
+}
+
+/** Once for each of the two changes that were wanted; freeing leaks stands for both. */
+function unexamined({ autoRepair, clearNeedsCheckFlag }: CompatFlags): string[] {
+  const line = "metadata has not been fully examined";
+  return autoRepair === true ? [line, line] : clearNeedsCheckFlag === true ? [line] : [];
+}
+
+function looksLikeXml(store: BlockStore): boolean {
+  const buffer = new BlockBuffer(1);
+  store.loadOne(0, buffer);
+  return /^<(superblock|\?xml)/.test(Buffer.from(buffer.bytes.subarray(0, 64)).toString("latin1"));
 }
 
 /** What thin_check calls an error that may be ignored; the rest of what is harmless it does not look at. */

@@ -1,161 +1,402 @@
 /**
- * The programs of thin-provisioning-tools 0.9 that bin/compat stands in for: which of our commands does their work, and what
- * they say themselves. Scripts and LVM look at the version, the output and the exit status, which is 0 or 1.
+ * The programs of thin-provisioning-tools 0.9 that bin/compat stands in for: their options, which of our commands does the
+ * work, and what they say themselves. Scripts and LVM look at the version, the output and the exit status, which is 0 or 1.
+ * Options of the 1.x versions are taken too; what others have in use is refused in our words, with the holder's name.
  */
-import { SIZE_UNITS } from "./size.js";
+import type { Failure } from "../context.js";
+import {
+  BAD_PATH,
+  checkFailure,
+  deltaFailure,
+  dumpFailure,
+  readingFailure,
+  refuseInput,
+  rmapFailure,
+  writingFailure,
+} from "./compat/failures.js";
+import {
+  type Given,
+  HELP,
+  isGiven,
+  lastValueOf,
+  oursOf,
+  parseWords,
+  type Refusal,
+  type ToolOption,
+  VERSION,
+} from "./compat/getopt.js";
+import { refuseSizes, SIZE_OPTIONS, sizeSentence, sizeWords } from "./compat/metadata-size.js";
 
 /** LVM asks for it to learn which options there are. */
-const VERSION = "0.9.0";
+const PROGRAM_VERSION = "0.9.0";
 
 export interface ThinTool {
   /** Words in front of the program's own. */
   readonly words: readonly string[];
-  readonly usage: readonly string[];
-  /** Options that are followed by a value. */
-  readonly valued: readonly string[];
-  /** Whether there must be a source behind the options. */
-  readonly wantsSource: boolean;
+  /** Behind the program's name in its help. */
+  readonly synopsis: string;
+  /** In the order of the help. */
+  readonly options: readonly ToolOption[];
+  /** More of the help. */
+  readonly explained?: readonly string[];
+  /** Words that are no options: the source, of which there must be one (more are ignored); none; whatever. */
+  readonly takes: "source" | "nothing" | "anything";
+  /** What it says when there is no source. */
+  readonly noSource?: string;
+  /** What it says of a source that is no metadata for being too small. */
+  readonly tooSmall?: string;
+  /** What it says of options that do not go together, or that are missing. */
+  readonly refuse?: (given: Given) => Refusal | undefined;
+  /** Our words for what was given; default option by option. */
+  readonly ours?: (given: Given) => readonly string[];
+  /** A failure in its words; undefined: nothing is said. */
+  readonly failure: (failure: Failure, given: Given) => string | undefined;
+  /** They are looked at before the source. */
+  readonly looksAtOptionsFirst?: boolean;
+  /** What it says on one line has no end of line. */
+  readonly endsOpen?: boolean;
+  /** Its help stands below every failure. */
+  readonly alwaysShowsUsage?: boolean;
+  /** What our command prints is for itself. */
+  readonly isSilent?: boolean;
+  readonly output?: (given: Given, text: string) => string;
 }
 
-const SNAPSHOT = "-m|--metadata-snap [block#]";
+const TOO_SMALL = "Metadata is not large enough for superblock.";
 
-export const THIN_TOOLS: Readonly<Record<string, ThinTool>> = {
-  thin_check: {
-    words: ["metadata", "check", "--compat", "thin_check"],
-    usage: usage("thin_check [options] {device|file}", [
-      "-q|--quiet",
-      "-m|--metadata-snap",
-      "--auto-repair",
-      "--clear-needs-check-flag",
-      "--ignore-non-fatal-errors",
-      "--skip-mappings",
-      "--super-block-only",
-    ]),
-    valued: [],
-    wantsSource: true,
-  },
-  thin_dump: {
-    words: ["metadata", "dump"],
-    usage: usage("thin_dump [options] {device|file}", [
-      "-f|--format {xml|human_readable}",
-      "-r|--repair",
-      SNAPSHOT,
-      "-o <xml file>",
-      "--dev-id <dev-id>",
-      "--skip-mappings",
-    ]),
-    valued: ["-f", "--format", "-o", "--output", "--dev-id"],
-    wantsSource: true,
-  },
-  thin_restore: {
-    words: ["metadata", "restore", "--yes"],
-    usage: usage("thin_restore [options]", [
-      "-i|--input <input xml file>",
-      "-o|--output <output device or file>",
-      "--transaction-id <natural>",
-      "--data-block-size <natural>",
-      "--nr-data-blocks <natural>",
-      "-q|--quiet",
-    ]),
-    valued: [],
-    wantsSource: false,
-  },
-  thin_ls: {
-    words: ["metadata", "ls"],
-    usage: usage("thin_ls [options] {metadata device}", ["-m|--metadata-snap", "--no-headers", "-o|--format <fields>"]),
-    valued: ["-o", "--format"],
-    wantsSource: true,
-  },
-  thin_delta: {
-    words: ["metadata", "delta"],
-    usage: usage("thin_delta [options] <device or file>", [
-      "--thin1, --snap1 <dev-id>",
-      "--thin2, --snap2 <dev-id>",
-      "--root1, --root2 <block#>",
-      SNAPSHOT,
-      "--verbose",
-    ]),
-    valued: ["--thin1", "--snap1", "--thin2", "--snap2", "--root1", "--root2"],
-    wantsSource: true,
-  },
-  thin_rmap: {
-    words: ["metadata", "rmap"],
-    usage: usage("thin_rmap [options] {device|file}", ["--region <begin>..<one-past-the-end>"]),
-    valued: ["--region"],
-    wantsSource: true,
-  },
-  thin_metadata_size: {
-    words: ["metadata", "size"],
-    usage: usage("thin_metadata_size [options]", [
-      "-b|--block-size SIZE[bskKmMgGtTpPeE]",
-      "-s|--pool-size SIZE[bskKmMgGtTpPeE]",
-      "-m|--max-thins NUMBER",
-      "-u|--unit {bskKmMgGtTpPeEzZyY}",
-      "-n|--numeric-only [short|long]",
-    ]),
-    valued: [],
-    wantsSource: false,
-  },
-  thin_shrink: {
-    words: ["metadata", "shrink", "--yes"],
-    usage: usage("thin_shrink [options] --input <file> --output <file> --data <device> --nr-blocks <natural>", [
-      "-i|--input <input xml file>",
-      "-o|--output <output xml file>",
-      "--data <data device>",
-      "--nr-blocks <natural>",
-      "--no-copy",
-      "--binary",
-    ]),
-    valued: [],
-    wantsSource: false,
-  },
-};
+const flag = (...names: string[]): ToolOption => ({ names });
+const withUsage = (message: string): Refusal => ({ message, showsUsage: true });
+const natural =
+  (message: (value: string) => string): NonNullable<ToolOption["refuse"]> =>
+  (value) =>
+    /^\d+$/.test(value) ? undefined : withUsage(message(value));
 
-function usage(line: string, options: readonly string[]): readonly string[] {
-  return [`Usage: ${line}`, "Options:", ...[...options, "-h|--help", "-V|--version"].map((option) => `  {${option}}`)];
+/** Of 1.x: taken, and not told. */
+const QUIET_1X: ToolOption = { names: ["-q", "--quiet"], shown: null };
+
+const overrides = (isShown: boolean): readonly ToolOption[] =>
+  (
+    [
+      ["--transaction-id", "transaction id"],
+      ["--data-block-size", "data block size"],
+      ["--nr-data-blocks", "nr data blocks"],
+    ] as const
+  ).map(([name, what]) => ({
+    names: [name],
+    value: "needed",
+    shown: isShown ? `{${name}} <natural>` : null,
+    refuse: natural((value) => `Couldn't parse ${what}: '${value}'`),
+  }));
+
+const snapshotBlock = (shown: string, message: (value: string) => string): ToolOption => ({
+  names: ["-m", "--metadata-snap"],
+  value: "attached",
+  shown,
+  refuse: natural(message),
+});
+
+const FIXES = ["--auto-repair", "--clear-needs-check-flag"];
+
+function refuseFixes(given: Given): Refusal | undefined {
+  if (!FIXES.some((name) => isGiven(given, name))) return undefined;
+  const obstacle = (
+    [
+      ["--ignore-non-fatal-errors", "by ignoring non-fatal errors"],
+      ["--metadata-snap", "within metadata snap"],
+      ["--override-mapping-root", "with an overridden mapping root"],
+      ["--skip-mappings", "without a full examination"],
+      ["--super-block-only", "without a full examination"],
+    ] as const
+  ).find(([name]) => isGiven(given, name));
+  return obstacle === undefined ? undefined : withUsage(`cannot perform fix ${obstacle[1]}`);
 }
 
-/** What a program answers by itself; undefined when the work is the command's. */
-export function ownAnswer(
-  tool: ThinTool,
-  argv: readonly string[],
-): { readonly status: number; readonly stdout: readonly string[]; readonly stderr: readonly string[] } | undefined {
-  if (argv.includes("-V") || argv.includes("--version")) return { status: 0, stdout: [VERSION], stderr: [] };
-  if (argv.includes("-h") || argv.includes("--help")) return { status: 0, stdout: tool.usage, stderr: [] };
-  if (tool.wantsSource && !hasSource(tool, argv)) {
-    return { status: 1, stdout: [], stderr: ["No input file provided.", ...tool.usage] };
+const thinOption = (side: 1 | 2): ToolOption => ({
+  names: [`--thin${side}`, `--snap${side}`],
+  value: "needed",
+  shown: `{--thin${side}, --snap${side}}`,
+  refuse: natural((value) => `Couldn't parse thin id ${side}: '${value}'`),
+});
+
+const rootOption = (side: 1 | 2): ToolOption => ({
+  names: [`--root${side}`],
+  value: "needed",
+  shown: null,
+  refuse: natural((value) => `Couldn't parse root ${side}: '${value}'`),
+});
+
+function refuseSides(given: Given): Refusal | undefined {
+  for (const side of [1, 2]) {
+    if (!isGiven(given, `--thin${side}`) && !isGiven(given, `--root${side}`)) {
+      return withUsage(`--snap${side} not specified.`);
+    }
   }
   return undefined;
 }
 
-function hasSource({ valued }: ThinTool, argv: readonly string[]): boolean {
-  return argv.some((word, index) => {
-    if (word.startsWith("-") && word !== "-") return false;
-    return !valued.includes(argv[index - 1] ?? "");
-  });
+function refuseRegion(text: string): Refusal | undefined {
+  const say = (why: string) => ({ message: `badly formed region (${why})`, showsUsage: false });
+  const [begin, end] = text.split("..");
+  if (end === undefined || !/^\d+$/.test(begin!)) return say("no dots");
+  if (!/^\d+$/.test(end)) return say("couldn't parse numbers");
+  return Number(end) <= Number(begin) ? say("end <= begin") : undefined;
 }
 
-/** Around the number of `udm metadata size`, what thin_metadata_size says. */
-export function sizeSentence(argv: readonly string[], text: string): string {
-  if (argv.some((word) => /^(-n|--numeric-only)/.test(word))) return text;
-  const echo = [
-    ["--block-size", "-b"],
-    ["--pool-size", "-s"],
-    ["--max-thins", "-m"],
-  ].map(([long, short]) => `${long}=${spelledOut(wordOf(argv, long!, short!), long === "--max-thins")}`);
-  return `thin_metadata_size - ${text.trimEnd()} estimated metadata area size for "${echo.join(" ")}"\n`;
+/** As in the help of thin_ls. */
+export const LS_FIELDS = [
+  ...["DEV", "MAPPED_BLOCKS", "EXCLUSIVE_BLOCKS", "SHARED_BLOCKS", "MAPPED_SECTORS", "EXCLUSIVE_SECTORS"],
+  ...["SHARED_SECTORS", "MAPPED_BYTES", "EXCLUSIVE_BYTES", "SHARED_BYTES", "MAPPED", "EXCLUSIVE", "SHARED"],
+  ...["TRANSACTION", "CREATE_TIME", "SNAP_TIME"],
+];
+
+export const THIN_TOOLS: Readonly<Record<string, ThinTool>> = {
+  thin_check: {
+    words: ["metadata", "check", "--compat", "thin_check"],
+    synopsis: "[options] {device|file}",
+    options: [
+      flag("-q", "--quiet"),
+      HELP,
+      VERSION,
+      flag("-m", "--metadata-snap"),
+      flag("--auto-repair"),
+      {
+        names: ["--override-mapping-root"],
+        value: "needed",
+        shown: "{--override-mapping-root}",
+        refuse: natural((value) => `Couldn't parse mapping root: '${value}'`),
+      },
+      flag("--clear-needs-check-flag"),
+      flag("--ignore-non-fatal-errors"),
+      flag("--skip-mappings"),
+      flag("--super-block-only"),
+    ],
+    takes: "source",
+    tooSmall: "Metadata device/file too small.  Is this binary metadata?",
+    refuse: refuseFixes,
+    looksAtOptionsFirst: true,
+    // The devices are looked at whatever stands beside --skip-mappings.
+    ours: (given) =>
+      oursOf(given).filter((word) => word !== "--super-block-only" || !isGiven(given, "--skip-mappings")),
+    failure: checkFailure,
+  },
+  thin_dump: {
+    words: ["metadata", "dump"],
+    synopsis: "[options] {device|file}",
+    options: [
+      HELP,
+      {
+        names: ["-f", "--format"],
+        value: "needed",
+        shown: "{-f|--format} {xml|human_readable}",
+        refuse: (value) =>
+          value === "xml" || value === "human_readable"
+            ? undefined
+            : { message: `unknown format '${value}'`, showsUsage: false },
+      },
+      flag("-r", "--repair"),
+      snapshotBlock("{-m|--metadata-snap} [block#]", () => "couldn't parse <metadata-snap>"),
+      { names: ["-o", "--output"], value: "needed", shown: "{-o <xml file>}" },
+      {
+        names: ["--dev-id"],
+        value: "needed",
+        shown: "{--dev-id} <dev-id>",
+        refuse: natural(() => "couldn't parse <dev-id>"),
+      },
+      flag("--skip-mappings"),
+      VERSION,
+      ...overrides(false),
+      QUIET_1X,
+    ],
+    takes: "source",
+    failure: dumpFailure,
+  },
+  thin_restore: {
+    words: ["metadata", "restore", "--yes"],
+    synopsis: "[options]",
+    options: [
+      HELP,
+      { names: ["-i", "--input"], value: "needed", shown: "{-i|--input} <input xml file>" },
+      { names: ["-o", "--output"], value: "needed", shown: "{-o|--output} <output device or file>" },
+      ...overrides(true),
+      flag("-q", "--quiet"),
+      VERSION,
+    ],
+    takes: "nothing",
+    refuse: refuseMissingFiles,
+    failure: writingFailure,
+    isSilent: true,
+  },
+  thin_ls: {
+    words: ["metadata", "ls"],
+    synopsis: "[options] {metadata device}",
+    options: [
+      HELP,
+      flag("-m", "--metadata-snap"),
+      flag("--no-headers"),
+      {
+        names: ["-o", "--format"],
+        value: "needed",
+        shown: "{-o|--format <fields>}",
+        refuse: (value) =>
+          value.split(",").every((field) => LS_FIELDS.includes(field))
+            ? undefined
+            : { message: "unknown field", showsUsage: false },
+      },
+      VERSION,
+    ],
+    explained: ["", "where <fields> is a comma separated list from:", ...LS_FIELDS.map((field) => `  ${field}`)],
+    takes: "source",
+    failure: readingFailure,
+  },
+  thin_delta: {
+    words: ["metadata", "delta"],
+    synopsis: "[options] <device or file>",
+    options: [
+      thinOption(1),
+      thinOption(2),
+      snapshotBlock("{-m, --metadata-snap} [block#]", (value) => `Couldn't parse metadata snapshot block: '${value}'`),
+      flag("--verbose"),
+      HELP,
+      VERSION,
+      rootOption(1),
+      rootOption(2),
+    ],
+    takes: "source",
+    noSource: "No input device provided.",
+    refuse: refuseSides,
+    failure: deltaFailure,
+    alwaysShowsUsage: true,
+  },
+  thin_rmap: {
+    words: ["metadata", "rmap"],
+    synopsis: "[options] {device|file}",
+    options: [
+      HELP,
+      VERSION,
+      { names: ["--region"], value: "needed", shown: "{--region <block range>}*", refuse: refuseRegion },
+    ],
+    explained: [
+      "Where:",
+      "  <block range> is of the form <begin>..<one-past-the-end>",
+      "  for example 5..45 denotes blocks 5 to 44 inclusive, but not block 45",
+    ],
+    takes: "source",
+    refuse: (given) => (isGiven(given, "--region") ? undefined : withUsage("No regions provided.")),
+    failure: rmapFailure,
+    endsOpen: true,
+  },
+  thin_metadata_size: {
+    words: ["metadata", "size", "--quiet"],
+    synopsis: "[options]",
+    options: [...SIZE_OPTIONS, HELP, VERSION],
+    takes: "anything",
+    refuse: refuseSizes,
+    ours: sizeWords,
+    failure: ({ message }) => message,
+    output: sizeSentence,
+  },
+  thin_shrink: {
+    words: ["metadata", "shrink", "--yes"],
+    synopsis: "[options] --input <file> --output <file> --data <device> --nr-blocks <natural>",
+    options: [
+      HELP,
+      { names: ["-i", "--input"], value: "needed", shown: "{-i|--input} <input xml file>" },
+      { names: ["-o", "--output"], value: "needed", shown: "{-o|--output} <output xml file>" },
+      { names: ["--data"], value: "needed", shown: "{--data} <data device>" },
+      { names: ["--nr-blocks"], value: "needed", shown: "{--nr-blocks} <natural>" },
+      flag("--no-copy"),
+      flag("--binary"),
+      VERSION,
+    ],
+    takes: "nothing",
+    failure: ({ message }) => message,
+  },
+};
+
+function refuseMissingFiles(given: Given): Refusal | undefined {
+  if (given.words.length > 0) return withUsage("");
+  for (const name of ["input", "output"]) {
+    if (lastValueOf(given, `--${name}`) === undefined) return withUsage(`No ${name} file provided.\n`);
+  }
+  return undefined;
 }
 
-function wordOf(argv: readonly string[], long: string, short: string): string {
-  const index = argv.findIndex((word) => word.startsWith(short) || word.split("=")[0] === long);
-  const word = argv[index] ?? "";
-  if (word === short || word === long) return argv[index + 1] ?? "";
-  return word.startsWith("--") ? word.slice(long.length + 1) : word.slice(short.length);
+export type Answer =
+  /** The program answers by itself. */
+  | { readonly kind: "own"; readonly status: number; readonly stdout: string; readonly stderr: string }
+  /** Our command does it. */
+  | { readonly kind: "command"; readonly words: readonly string[]; readonly given: Given };
+
+/** What a program makes of its words. */
+export function answerOf(name: string, tool: ThinTool, argv: readonly string[]): Answer {
+  const parsed = parseWords(name, tool.options, argv);
+  switch (parsed.kind) {
+    case "help":
+      return { kind: "own", status: 0, stdout: `${usageOf(name, tool)}\n`, stderr: "" };
+    case "version":
+      return { kind: "own", status: 0, stdout: `${PROGRAM_VERSION}\n`, stderr: "" };
+    case "refused":
+      return refused(name, tool, parsed.refusal);
+    case "given": {
+      const options = () => tool.refuse?.(parsed);
+      const source = () => refuseMissing(tool, parsed);
+      const refusal =
+        (tool.looksAtOptionsFirst === true ? (options() ?? source()) : (source() ?? options())) ??
+        refuseSource(tool, parsed);
+      if (refusal !== undefined) {
+        // thin_check that is to be quiet does not even tell that it has nothing to look at.
+        const isMuffled = isGiven(parsed, "--quiet") && MUFFLED.includes(refusal.message);
+        return isMuffled ? fails("") : refused(name, tool, refusal);
+      }
+      const sources = tool.takes === "source" ? ["--", parsed.words[0]!] : [];
+      const words = [...tool.words, ...(tool.ours ?? oursOf)(parsed), ...sources];
+      return { kind: "command", words, given: parsed };
+    }
+  }
 }
 
-/** `64k` as `64kibibytes`; a number alone is sectors. */
-function spelledOut(value: string, isCount: boolean): string {
-  const match = /^(\d+)(\w?)$/.exec(value);
-  if (match === null || isCount) return value;
-  return `${match[1]}${SIZE_UNITS[match[2] || "s"]?.long ?? ""}`;
+const NO_SOURCE = "No input file provided.";
+
+const MUFFLED = [NO_SOURCE, BAD_PATH];
+
+function refuseMissing(tool: ThinTool, { words }: Given): Refusal | undefined {
+  return tool.takes === "source" && words.length === 0 ? withUsage(tool.noSource ?? NO_SOURCE) : undefined;
+}
+
+function refuseSource(tool: ThinTool, { words }: Given): Refusal | undefined {
+  return tool.takes === "source" ? refuseInput(words[0]!, tool.tooSmall ?? TOO_SMALL) : undefined;
+}
+
+/** How the program tells a failure of our command. */
+export function failureText(name: string, tool: ThinTool, failure: Failure, given: Given): string {
+  const message = isNoSnapshot(failure, given) ? "no current metadata snap" : tool.failure(failure, given);
+  if (message === undefined) return "";
+  return refusalText(name, tool, { message, showsUsage: false });
+}
+
+/** A block was named as the metadata snapshot that is none. */
+function isNoSnapshot({ code, message }: Failure, given: Given): boolean {
+  const block = lastValueOf(given, "--metadata-snap");
+  return block !== undefined && code === "EUCLEAN" && message.includes(`metadata block ${Number(block)} (superblock)`);
+}
+
+function refused(name: string, tool: ThinTool, refusal: Refusal): Answer {
+  return fails(refusalText(name, tool, refusal));
+}
+
+function fails(stderr: string): Answer {
+  return { kind: "own", status: 1, stdout: "", stderr };
+}
+
+function refusalText(name: string, tool: ThinTool, { message, showsUsage }: Refusal): string {
+  const hasUsage = (showsUsage || tool.alwaysShowsUsage === true) && name !== "thin_metadata_size";
+  const lines = [...(message === "" ? [] : [message]), ...(hasUsage ? [usageOf(name, tool)] : [])];
+  return `${lines.join("\n")}${tool.endsOpen === true && !hasUsage ? "" : "\n"}`;
+}
+
+function usageOf(name: string, tool: ThinTool): string {
+  const options = tool.options
+    .filter(({ shown }) => shown !== null)
+    .map(({ names, shown }) => `  ${shown ?? `{${names.join("|")}}`}`);
+  return [`Usage: ${name} ${tool.synopsis}`, "Options:", ...options, ...(tool.explained ?? [])].join("\n");
 }

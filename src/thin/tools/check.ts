@@ -32,6 +32,8 @@ export interface CheckOptions {
   readonly skipMappings?: boolean;
   /** Block of the metadata snapshot to check alone, without space maps. */
   readonly snapshot?: number;
+  /** Root of the tree of devices to take in place of the superblock's. */
+  readonly mappingRoot?: number;
 }
 
 export interface CheckReport {
@@ -102,8 +104,9 @@ class Checker {
   }
 
   async run(): Promise<CheckReport> {
-    const { snapshot = 0, superblockOnly, skipMappings } = this.#options;
-    const values = this.#readSuperblock(snapshot, snapshot !== 0);
+    const { snapshot = 0, superblockOnly, skipMappings, mappingRoot } = this.#options;
+    const stored = this.#readSuperblock(snapshot, snapshot !== 0);
+    const values = stored === undefined || mappingRoot === undefined ? stored : { ...stored, mappingRoot };
     this.#superblock = values;
     if (values === undefined || superblockOnly === true) return this.#report();
     const versions = [this.#version(values, snapshot !== 0)];

@@ -5,7 +5,9 @@
 import { DamageError } from "../../errors/index.js";
 import type { Pace } from "./pace.js";
 import type { BlockStore } from "./reader/block-store.js";
+import { eachDeviceDetails } from "./reader/devices.js";
 import { RunCursor } from "./reader/run-cursor.js";
+import type { SuperblockValues } from "./reader/superblock.js";
 import { damageError, soundDevices, soundSuperblock } from "./sound.js";
 
 export interface ListedDevice {
@@ -37,6 +39,8 @@ const MANY = 2;
 /** @throws DamageError */
 export async function listMetadata(store: BlockStore, options: ListOptions): Promise<Listing> {
   const superblock = soundSuperblock(store, options.superblock);
+  const { dataBlockSectors } = superblock;
+  if (!options.exclusive) return { dataBlockSectors, devices: devicesByDetails(store, superblock) };
   const found = soundDevices(store, superblock).map(({ id, root, details }) => {
     if (root === undefined || details === undefined) {
       throw new DamageError(
@@ -48,13 +52,27 @@ export async function listMetadata(store: BlockStore, options: ListOptions): Pro
     }
     return { id, root, details };
   });
-  const exclusive = options.exclusive
-    ? await exclusiveBlocks(store, found, { pace: options.pace, nrDataBlocks: superblock.dataMap.nrBlocks })
-    : undefined;
+  // A metadata snapshot has no space maps; the pool it belongs to has never become smaller.
+  const { nrBlocks } = options.superblock === 0 ? superblock.dataMap : soundSuperblock(store, 0).dataMap;
+  const exclusive = await exclusiveBlocks(store, found, { pace: options.pace, nrDataBlocks: nrBlocks });
   return {
-    dataBlockSectors: superblock.dataBlockSectors,
-    devices: found.map(({ id, details }) => ({ id, ...details, exclusiveBlocks: exclusive?.get(id) })),
+    dataBlockSectors,
+    devices: found.map(({ id, details }) => ({ id, ...details, exclusiveBlocks: exclusive.get(id) })),
   };
+}
+
+/** The tree of details tells all of it: the others may be damaged. */
+function devicesByDetails(store: BlockStore, { detailsRoot }: SuperblockValues): ListedDevice[] {
+  const devices: ListedDevice[] = [];
+  eachDeviceDetails(
+    store,
+    detailsRoot,
+    (id, details) => devices.push({ id, ...details, exclusiveBlocks: undefined }),
+    (damage) => {
+      throw damageError(store, damage, "the details tree");
+    },
+  );
+  return devices;
 }
 
 async function exclusiveBlocks(
