@@ -110,7 +110,7 @@ test("one that is interrupted ends as a shell expects it, and leaves no half of 
     child.stdin!.on("error", () => undefined);
     child.stdin!.write('<superblock uuid="" time="0" transaction="0" data_block_size="128" nr_data_blocks="100">\n');
     // More than lies in the pipe: it reads.
-    child.stdin!.write(" ".repeat(2 ** 21));
+    child.stdin!.write("\n".repeat(2 ** 21));
     await once(child.stdin!, "drain");
     child.kill("SIGINT");
     expect(await ended).toEqual({ status: 130, stdout: "", stderr: "" });

@@ -168,6 +168,14 @@ function seal(block: Buffer, salt: number): void {
   view.setUint32(0, (crc32c(view, 4) ^ salt) >>> 0, true);
 }
 
+test("white space between elements may be as long as it likes", async () => {
+  const folder = new Folder();
+  const head = '<superblock uuid="" time="0" transaction="0" data_block_size="128" nr_data_blocks="100">';
+  const text = folder.write("xml", `${head}${"\n".repeat(200_000)}</superblock>${" ".repeat(200_000)}`);
+  const ran = await folder.udm("restore", "-i", text, "-o", folder.write("out.img", new Uint8Array(2 ** 20)));
+  expect([ran.status, ran.stderr]).toEqual([0, ""]);
+});
+
 describe("what cannot be restored", () => {
   const HEAD = '<superblock uuid="" time="0" transaction="0" data_block_size="128" nr_data_blocks="100">\n';
   const DEVICE = '<device dev_id="1" mapped_blocks="0" transaction="0" creation_time="0" snap_time="0">\n';

@@ -115,6 +115,7 @@ const PLACES: Readonly<Record<string, readonly Kind[]>> = {
   "metadata delta": ["places"],
   "metadata ls": ["places"],
   "metadata rmap": ["places"],
+  "metadata size": ["places"],
   "metadata trim": ["places"],
   "metadata shrink": ["places"],
   "metadata stat": ["places"],

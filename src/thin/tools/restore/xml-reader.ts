@@ -181,6 +181,8 @@ export class XmlReader {
       } else if (next === SLASH) at = this.#closing(at + 2);
       else at = this.#element(at + 1);
     }
+    // White space is no begin of an element, however much of it there is.
+    for (; at < bytes.length && bytes[at]! <= SPACE; at++) if (bytes[at] === LINE_FEED) this.#line++;
     return at;
   }
 
