@@ -314,7 +314,6 @@ export const THIN_TOOLS: Readonly<Record<string, ThinTool>> = {
 };
 
 function refuseMissingFiles(given: Given): Refusal | undefined {
-  if (given.words.length > 0) return withUsage("");
   for (const name of ["input", "output"]) {
     if (lastValueOf(given, `--${name}`) === undefined) return withUsage(`No ${name} file provided.\n`);
   }
@@ -360,6 +359,7 @@ const NO_SOURCE = "No input file provided.";
 const MUFFLED = [NO_SOURCE, BAD_PATH];
 
 function refuseMissing(tool: ThinTool, { words }: Given): Refusal | undefined {
+  if (tool.takes === "nothing" && words.length > 0) return withUsage("");
   return tool.takes === "source" && words.length === 0 ? withUsage(tool.noSource ?? NO_SOURCE) : undefined;
 }
 
