@@ -99,7 +99,7 @@ export function shortenPool(core: Core, name: string, change: PoolShortening): P
       sizeLimitBytes: Math.min(sizeLimitBytes, change.dataBytes),
     };
     session.setLoops(session.loops.map((each) => (each === loop ? shorter : each)));
-    session.save();
+    await session.save();
     session.step("written down");
     setFileSize(loop.file, offsetBytes + change.dataBytes);
   });

@@ -193,7 +193,7 @@ const OTHERWISE: readonly {
     why: "what is wrong with an XML file",
     line: "thin_restore -i cut.xml -o out.img",
     theirs: /^Parse error at line 4:\nunclosed token\n/,
-    ours: /cut\.xml: line 3: the text ends within an element\n$/,
+    ours: /cut\.xml: line 4: the text ends within an element\n$/,
   },
   {
     why: "an output is not written over its input",
