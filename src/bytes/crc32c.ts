@@ -1,7 +1,8 @@
 /**
  * CRC-32C (Castagnoli, reflected 0x82F63B78), eight bytes a step through eight tables. Without the final inversion, as
- * the kernel's persistent data uses it.
+ * the kernel's persistent data uses it. Whole metadata blocks go through crc32c-wasm.
  */
+import { makePieceChecksum, PIECE_BYTES, type PieceChecksum } from "./crc32c-wasm.js";
 import type { ReadView } from "./u64.js";
 
 const POLYNOMIAL = 0x82f63b78;
@@ -33,6 +34,9 @@ const [T0, T1, T2, T3, T4, T5, T6, T7] = TABLES as [
   Uint32Array,
 ];
 
+/** Made when the first long piece comes; null where it cannot be. */
+let long: PieceChecksum | undefined | null;
+
 /**
  * Register after feeding view[start, end), beginning with all ones and not inverted at the end.
  * @returns an unsigned 32-bit number; crc32c("123456789") = 0x1cf96d7c
@@ -40,6 +44,14 @@ const [T0, T1, T2, T3, T4, T5, T6, T7] = TABLES as [
 export function crc32c(view: ReadView, start = 0, end = view.byteLength): number {
   let crc = 0xffffffff;
   let at = start;
+  if (end - start >= PIECE_BYTES) {
+    if (long === undefined) long = makePieceChecksum(TABLES) ?? null;
+    if (long !== null) {
+      long.piece.set(new Uint8Array(view.buffer, view.byteOffset + at, PIECE_BYTES));
+      crc = long.feed(crc);
+      at += PIECE_BYTES;
+    }
+  }
   for (; at + 8 <= end; at += 8) {
     const low = view.getUint32(at, true) ^ crc;
     const high = view.getUint32(at + 4, true);
