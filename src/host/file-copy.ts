@@ -5,7 +5,7 @@
  * two of them use two processors, though the kernel lets only one at a time write to one file. The second thread is given
  * the text of the function that the first one runs, and takes the next run of the list as the first does.
  */
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { InvariantError, IoError, type UdmError } from "../errors/index.js";
 import { type Located, systemError } from "../io/index.js";
 import type { ImageFile } from "./image-file.js";
@@ -129,8 +129,14 @@ export class FileCopy implements AsyncDisposable {
     for (let index = 0; index < zeros.length; index += 2) this.#file.giveBack(zeros[index]!, zeros[index + 1]!);
   }
 
+  #newThread(): Worker {
+    // Every command loads this file; few come here.
+    const { Worker: Thread } = process.getBuiltinModule("node:worker_threads");
+    return new Thread(THREAD, { eval: true, workerData: PIECE_BYTES });
+  }
+
   #inThread(batch: Batch): Promise<Done> {
-    this.#thread ??= new Worker(THREAD, { eval: true, workerData: PIECE_BYTES });
+    this.#thread ??= this.#newThread();
     const thread = this.#thread;
     const answer = new Promise<Done>((resolve, reject) => {
       const forget = () => {

@@ -1,7 +1,9 @@
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
+import { PIECE_BYTES } from "../../src/bytes/crc32c-wasm.js";
 import { bytes, crc32c, getU64, MAX_U64_NUMBER, setU64, struct, u32, u64 } from "../../src/bytes/index.js";
 import { DamageError, InvariantError } from "../../src/errors/index.js";
+import { Random } from "../support/random.js";
 
 function viewOf(data: Uint8Array | string): DataView {
   const all = typeof data === "string" ? new TextEncoder().encode(data) : data;
@@ -26,6 +28,32 @@ describe("crc32c", () => {
 
   test("gives the known register for a block of zeros behind its checksum", () => {
     expect(crc32c(viewOf(new Uint8Array(4096)), 4)).toBe(0x58cda791);
+  });
+
+  test("equals the definition on both sides of the length that is worked on in streams", () => {
+    const data = new Uint8Array(3 * PIECE_BYTES);
+    const random = new Random(3);
+    for (let index = 0; index < data.length; index++) data[index] = random.between(0, 255);
+    for (const length of [PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 4092, 4096, 2 * PIECE_BYTES + 5]) {
+      for (const start of [0, 3, 4]) {
+        const expected = slowCrc(data.subarray(start, start + length));
+        expect(crc32c(viewOf(data), start, start + length)).toBe(expected);
+        expect(crc32c(viewOf(data.subarray(start)), 0, length)).toBe(expected);
+      }
+    }
+  });
+
+  test("is the same where there is no WebAssembly", async () => {
+    const data = Uint8Array.from({ length: 8192 }, (_, index) => (index * 131) & 0xff);
+    const { WebAssembly: runtime } = globalThis as { WebAssembly?: unknown };
+    vi.resetModules();
+    Object.defineProperty(globalThis, "WebAssembly", { value: undefined, configurable: true, writable: true });
+    try {
+      const without = await import("../../src/bytes/crc32c.js");
+      expect(without.crc32c(viewOf(data), 4)).toBe(slowCrc(data.subarray(4)));
+    } finally {
+      Object.defineProperty(globalThis, "WebAssembly", { value: runtime, configurable: true, writable: true });
+    }
   });
 
   test("equals the definition for every length, start and end", () => {

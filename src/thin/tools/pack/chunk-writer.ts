@@ -3,14 +3,15 @@
  * the order they were begun, so that the same metadata gives the same file. Memory is three chunks, whatever comes.
  */
 import { promisify } from "node:util";
-import { deflate } from "node:zlib";
 import { METADATA_BLOCK_BYTES } from "../../../persistent-data/index.js";
 import { BlockEncoder } from "./block-encoder.js";
 import { CHUNK_BLOCKS, CHUNK_RAW_BLOCKS, PACK_TRAILER, TRAILER_MAGIC, U64_BYTES } from "./format.js";
 
 export type PackSink = (piece: Uint8Array) => void | Promise<void>;
 
-const compress = promisify(deflate) as (bytes: Uint8Array) => Promise<Uint8Array>;
+/** Every tool loads this file; few need what it loads. */
+const compress = (bytes: Uint8Array): Promise<Uint8Array> =>
+  promisify(process.getBuiltinModule("node:zlib").deflate)(bytes) as Promise<Uint8Array>;
 /** Chunks that are collected, compressed or written at one time. */
 const SLOTS = 3;
 const RAW_BYTES = U64_BYTES + METADATA_BLOCK_BYTES;

@@ -3,7 +3,6 @@
  * block numbers, the checksum of every block. Memory is a chunk, packed and not.
  */
 import { promisify } from "node:util";
-import { inflate } from "node:zlib";
 import { DamageError, messageOf, StateError } from "../../../errors/index.js";
 import { METADATA_BLOCK_BYTES } from "../../../persistent-data/index.js";
 import { BlockBuffer } from "../reader/block-store.js";
@@ -28,7 +27,7 @@ interface Inflated {
   readonly engine: { readonly bytesWritten: number };
 }
 
-const inflateWithEnd = promisify(inflate) as unknown as (
+type InflateWithEnd = (
   bytes: Uint8Array,
   options: { readonly info: true; readonly maxOutputLength: number },
 ) => Promise<Inflated>;
@@ -125,6 +124,8 @@ export class PackReader {
 
   async #inflate(begin: number, bytes: Uint8Array): Promise<Inflated> {
     try {
+      // Every tool loads this file; few need what it loads.
+      const inflateWithEnd = promisify(process.getBuiltinModule("node:zlib").inflate) as unknown as InflateWithEnd;
       return await inflateWithEnd(bytes, { info: true, maxOutputLength: MAX_CHUNK_BYTES });
     } catch (error) {
       throw this.#damage(begin, `it cannot be unpacked (${messageOf(error)})`, error);
