@@ -109,7 +109,7 @@ export async function thinToolMain(
     ...options,
     onFailure: (failure) => streams.stderr.write(failureText(name, tool, failure, given)),
   });
-  return status === 0 || status === INTERRUPTED ? status : 1;
+  return status === 0 || status === INTERRUPTED ? status : (tool.failureStatus ?? 1);
 
   function withOutput(rewrite: ThinTool["output"]): Streams {
     if (rewrite === undefined) return streams;

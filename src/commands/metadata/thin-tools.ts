@@ -1,5 +1,5 @@
 /**
- * The programs of thin-provisioning-tools 0.9 that bin/compat stands in for: their options, which of our commands does the
+ * The programs of thin-provisioning-tools 0.9 that bin/compat stands in for, and two that came with 1.x: their options, which of our commands does the
  * work, and what they say themselves. Scripts and LVM look at the version, the output and the exit status, which is 0 or 1.
  * Options of the 1.x versions are taken too; what others have in use is refused in our words, with the holder's name.
  */
@@ -26,6 +26,7 @@ import {
   VERSION,
 } from "./compat/getopt.js";
 import { refuseSizes, SIZE_OPTIONS, sizeSentence, sizeWords } from "./compat/metadata-size.js";
+import { PACK_FAILURE, PACK_PROGRAM, type PackProgram, packAnswer, UNPACK_PROGRAM } from "./compat/pack-programs.js";
 
 /** LVM asks for it to learn which options there are. */
 const PROGRAM_VERSION = "0.9.0";
@@ -60,6 +61,10 @@ export interface ThinTool {
   /** What our command prints is for itself. */
   readonly isSilent?: boolean;
   readonly output?: (given: Given, text: string) => string;
+  /** It came with 1.x, and takes its words in another way. */
+  readonly pack?: PackProgram;
+  /** Status of a failure of our command; 1 unless given. */
+  readonly failureStatus?: number;
 }
 
 const TOO_SMALL = "Metadata is not large enough for superblock.";
@@ -285,6 +290,22 @@ export const THIN_TOOLS: Readonly<Record<string, ThinTool>> = {
     failure: rmapFailure,
     endsOpen: true,
   },
+  thin_trim: {
+    words: ["metadata", "trim", "--compat", "thin_trim", "--yes"],
+    synopsis: "[options] --metadata-dev {device|file} --data-dev {device|file}",
+    options: [
+      HELP,
+      VERSION,
+      { names: ["--metadata-dev"], value: "needed", shown: null },
+      { names: ["--data-dev"], value: "needed", shown: null },
+      QUIET_1X,
+    ],
+    takes: "anything",
+    refuse: (given) => (isGiven(given, "--metadata-dev") && isGiven(given, "--data-dev") ? undefined : withUsage("")),
+    failure: ({ message }) => message,
+  },
+  thin_metadata_pack: packTool("pack", PACK_PROGRAM),
+  thin_metadata_unpack: packTool("unpack", UNPACK_PROGRAM),
   thin_metadata_size: {
     words: ["metadata", "size", "--quiet"],
     synopsis: "[options]",
@@ -320,6 +341,19 @@ function refuseMissingFiles(given: Given): Refusal | undefined {
   return undefined;
 }
 
+function packTool(word: string, pack: PackProgram): ThinTool {
+  return {
+    words: ["metadata", word],
+    synopsis: "",
+    options: [],
+    takes: "nothing",
+    pack,
+    failure: ({ message }) => message,
+    failureStatus: PACK_FAILURE,
+    isSilent: true,
+  };
+}
+
 export type Answer =
   /** The program answers by itself. */
   | { readonly kind: "own"; readonly status: number; readonly stdout: string; readonly stderr: string }
@@ -328,6 +362,10 @@ export type Answer =
 
 /** What a program makes of its words. */
 export function answerOf(name: string, tool: ThinTool, argv: readonly string[]): Answer {
+  if (tool.pack !== undefined) {
+    const own = packAnswer(tool.pack, argv);
+    return own ?? { kind: "command", words: [...tool.words, ...argv], given: { options: [], words: [] } };
+  }
   const parsed = parseWords(name, tool.options, argv);
   switch (parsed.kind) {
     case "help":

@@ -279,6 +279,15 @@ const SHAPES = {
       }),
     ),
   }),
+  discarded: record({
+    discarded: record({
+      device: text("the data device, as it was named"),
+      stretches: count("runs of free blocks"),
+      blocks: count("free data blocks"),
+      discardedBytes: bytes(),
+      totalBytes: bytes("of the pool's data"),
+    }),
+  }),
   packed: record({
     packed: record({
       file: text(),
@@ -384,6 +393,7 @@ const TOLD: Readonly<Record<Noun, Omit<DocumentEntry, "shape">>> = {
   schemas: { tells: "The documents there are.", commands: ["schema"] },
   damage: { tells: "Metadata that was damaged on purpose.", commands: ["metadata damage"] },
   cases: { tells: "Cases of damage there are.", commands: ["metadata damage --list"] },
+  discarded: { tells: "Free data of a pool that was discarded.", commands: ["metadata trim"] },
   packed: { tells: "Metadata that was packed into a file.", commands: ["metadata pack"] },
   unpacked: { tells: "Metadata that was unpacked.", commands: ["metadata unpack"] },
   repair: { tells: "What is left in damaged metadata, and what was made of it.", commands: ["metadata repair"] },

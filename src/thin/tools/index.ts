@@ -8,6 +8,7 @@ export { ByteWriter } from "./dump/byte-writer.js";
 export { type DumpOptions, dumpMetadata } from "./dump/dump.js";
 export { DUMP_FORMATS, type DumpFormat, type DumpHead, type Emitter, emitterFor } from "./dump/emitter.js";
 export { type Affected, FINDINGS, type Finding, type FindingId, type FindingKind, type Severity } from "./findings.js";
+export { FreeData } from "./free-data.js";
 export { type ListedDevice, type Listing, type ListOptions, listMetadata } from "./ls.js";
 export { type MendOptions, mendMetadata } from "./mend.js";
 export { Pace, type PaceOptions } from "./pace.js";
