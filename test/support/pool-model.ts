@@ -209,6 +209,21 @@ export class PoolModel {
     this.apply({ kind: "reopen" });
   }
 
+  /** A tool moved data blocks below a new end; nothing holds the pool's blocks but its devices. */
+  shrink(dataBlocks: number, placeOf: (dataBlock: number) => number): void {
+    for (const { mappings } of this.thins.values()) {
+      for (const [virtualBlock, { dataBlock, time }] of mappings) {
+        mappings.set(virtualBlock, { dataBlock: placeOf(dataBlock), time });
+      }
+    }
+    const moved = new Uint32Array(dataBlocks);
+    for (const [block, count] of this.#references.entries()) if (count !== 0) moved[placeOf(block)] = count;
+    this.#references = moved;
+    this.dataBlocks = dataBlocks;
+    this.#commit();
+    this.reopen();
+  }
+
   /** Fingerprint of a thin device: the pages that are not all zeros, each behind its offset. */
   sum(id: number): string {
     const hash = createHash("sha256");
