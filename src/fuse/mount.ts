@@ -67,14 +67,14 @@ export class FuseMount {
   }
 
   /**
-   * Takes the mount away. Where something still holds a file, the connection is aborted: what holds it gets errors. May be
-   * called twice.
+   * Takes the mount away. Where something still holds a file, the connection is aborted: what holds it gets errors, and the
+   * mount stays as a killed server would leave it, so that whoever looks finds what stands on it. May be called twice.
    */
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
     try {
-      await unmountFuse(this.folder);
+      await unmountFuse(this.folder, { leavesBusy: true });
     } finally {
       this.server.close();
       removeFolder(this.folder);
@@ -145,15 +145,20 @@ export async function stateOfFuseMount(folder: string): Promise<"served" | "dead
 
 /**
  * Unmounts; what holds a file of it is cut off. Nothing is done when nothing is mounted there.
+ * @param options.leavesBusy what is held all the same stays there, dead; else it goes out of sight
  * @throws ToolError with what umount(8) said
  */
-export async function unmountFuse(folder: string): Promise<void> {
+export async function unmountFuse(folder: string, options: { readonly leavesBusy?: boolean } = {}): Promise<void> {
   const info = listFuseMounts().find((each) => each.folder === folder);
   if (info === undefined) return;
   try {
     await run("umount", ["-i", folder], { timeoutMs: MOUNT_TIMEOUT_MS });
   } catch (error) {
     await abortConnection(info.connection);
+    if (options.leavesBusy === true) {
+      await run("umount", ["-i", folder], { timeoutMs: MOUNT_TIMEOUT_MS, okStatuses: [0, 32] });
+      return;
+    }
     await run("umount", ["-i", "-l", folder], { timeoutMs: MOUNT_TIMEOUT_MS }).catch((second: unknown) => {
       throw new ToolError("EBUSY", `${messageOf(error)}; then ${messageOf(second)}`);
     });

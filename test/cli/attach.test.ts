@@ -214,6 +214,39 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
       await session.ok("umount a");
     }));
 
+  test("whose file system is in use when the daemon is told to end are written back and cut off; doctor mends", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool a --size 128m");
+      await session.ok("attach a");
+      await session.sh("mkfs.ext4 -q dev/a");
+      await session.ok(["mount", "a", session.path("mnt")]);
+      await session.sh("cp /etc/services mnt/");
+      // It stays where it is, and writes on.
+      const busy = session.sh(
+        "cd mnt; for ((i = 0; i < 3000; i++)); do echo line $i >> log; sleep 0.02; done 2>/dev/null",
+      );
+      const said = busy.then(
+        () => "wrote on",
+        () => "got errors",
+      );
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      process.kill(await session.daemonPid(), "SIGTERM");
+      expect(await said).toBe("got errors");
+      await expect.poll(async () => (await session.udm("daemon status")).status, { timeout: 60_000 }).toBe(1);
+      const doctor = await session.udm("doctor --quiet");
+      expect(doctor).toMatchObject({
+        status: 3,
+        stdout: expect.stringContaining(`udm umount ${session.path("mnt")}\n`),
+      });
+      await session.ok(["umount", session.path("mnt")]);
+      expect((await session.udm("doctor --quiet")).stdout).toBe("nothing is wrong\n");
+      expect(listFuseMounts().filter(({ folder }) => folder.startsWith(session.folder))).toEqual([]);
+      await session.ok(["mount", "a", session.path("mnt")]);
+      await session.sh("cmp /etc/services mnt/services; [ $(wc -l < mnt/log) -gt 5 ]");
+      await session.ok("umount a");
+      await checkPool(session);
+    }));
+
   test("that are suspended hold their I/O, and are not detached until they are resumed", () =>
     withAttaching(async (session) => {
       await session.ok("thin create pool a --size 32m");

@@ -1,7 +1,7 @@
 /** What attach, detach, mount and umount share. */
 import { Option } from "commander";
 import { StateError } from "../../errors/index.js";
-import type { AttachmentFolders, AttachmentInfo, AttachRequest, Via } from "../../host/index.js";
+import type { AttachmentFolders, AttachRequest, Via } from "../../host/index.js";
 import { defined } from "../change.js";
 import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
@@ -23,8 +23,8 @@ export const viaOption = () =>
   new Option("--via <way>", "how: fuse, with a loop device, or nbd, with nbd-client").choices(["fuse", "nbd"]);
 
 /** The command of the classic tools. */
-export function detachLine({ via, node }: AttachmentInfo): string {
-  return via === "nbd" ? `nbd-client -d ${node}` : `losetup --detach ${node}`;
+export function detachLine({ node }: { readonly node: string }): string {
+  return node.startsWith("/dev/nbd") ? `nbd-client -d ${node}` : `losetup --detach ${node}`;
 }
 
 export function attachRequest(context: Context, device: string, options: AttachOptions): AttachRequest {

@@ -18,7 +18,7 @@ export function umountCommand(context: Context): Command {
       await change(context, {
         plan: async (host) => {
           const { mounted, attachment, left } = await planUmount(host, word, folders);
-          const detach = attachment !== undefined ? detachLine(attachment) : `losetup --detach ${left?.loop.path}`;
+          const detach = detachLine({ node: attachment?.node ?? left?.node ?? "" });
           const link = attachment?.path ?? `${folders.devFolder}/${left?.name}`;
           return [...mounted.map((folder) => `umount ${quoted(folder)}`), detach, `rm ${quoted(link)}`];
         },

@@ -14,6 +14,7 @@ import { checkLink, makeLink, removeLink } from "./device-link.js";
 import { FuseCarrier } from "./fuse-carrier.js";
 import { FuseHome } from "./fuse-home.js";
 import { imageFolder } from "./image-folder.js";
+import { clearNbdNodes } from "./leftovers.js";
 import { ATTACH_KIND, type AttachRequest, parseAttachRequest } from "./request.js";
 
 const UMOUNT_MS = 15_000;
@@ -174,7 +175,11 @@ class Attachment implements Service {
 /** @throws StateError EEXIST before anything is made when something else has the name */
 async function openCarrier(carry: CarrierRequest, request: AttachRequest, place: Place): Promise<Carrier> {
   if (request.via === "nbd") {
-    checkLink(join(request.devFolder, carry.name), place.folder);
+    const { devFolder } = request;
+    const { context } = carry;
+    const names = context.core.file.read().devices.map(({ name }) => name);
+    await clearNbdNodes({ devFolder, runDir: context.runDir, names, log: (line) => context.log(line) });
+    checkLink(join(devFolder, carry.name), place.folder);
     const { NbdCarrier } = await import("./nbd-carrier.js");
     return NbdCarrier.open(carry);
   }

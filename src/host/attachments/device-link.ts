@@ -1,12 +1,13 @@
 /**
  * The name of an attached device: a symbolic link in a folder such as /dev/mapper. A link is made and renamed in one step,
- * and one that leads anywhere else than to a loop device of ours is never touched.
+ * and one that leads anywhere else than to a loop or NBD device that nobody needs is never touched.
  */
 import { lstatSync, mkdirSync, readlinkSync, realpathSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { codeOf, StateError } from "../../errors/index.js";
 import { systemError } from "../../io/index.js";
 import { listKernelLoops } from "../../loop/index.js";
+import { isNbdInUse, nbdNumber } from "./nbd-node.js";
 
 /** What stands at a path: nothing, a link nobody needs any more, or something that is not ours. */
 type Found =
@@ -19,6 +20,12 @@ function lookAt(path: string, folder: string): Found {
   if (stat === undefined) return { kind: "nothing" };
   if (!stat.isSymbolicLink()) return { kind: "other", what: stat.isBlockDevice() ? "a block device" : "a file" };
   const target = resolve(dirname(path), readlinkSync(path));
+  const nbd = nbdNumber(target);
+  if (nbd !== undefined && !isNbdInUse(nbd)) return { kind: "leftover" };
+  if (nbd !== undefined) {
+    const what = `a link to ${target}, which is still in use`;
+    return { kind: "other", what, hint: "udm doctor tells how to take it away" };
+  }
   const number = /^\/dev\/loop(\d+)$/.exec(target)?.[1];
   if (number === undefined) return { kind: "other", what: `a link to ${target}` };
   const loop = listKernelLoops().find((each) => each.number === Number(number));

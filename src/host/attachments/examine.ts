@@ -3,7 +3,15 @@ import { listFuseMounts } from "../../fuse/index.js";
 import type { Finding } from "../host.js";
 import { quoted } from "../plan-text.js";
 import { imageFolder } from "./image-folder.js";
-import { danglingLinks, describeUser, findLeftovers, type Leftover, mountsLike } from "./leftovers.js";
+import {
+  danglingLinks,
+  deadNbdNodes,
+  describeUser,
+  findLeftovers,
+  type LeftNode,
+  type Leftover,
+  mountsLike,
+} from "./leftovers.js";
 
 export interface AttachmentsExamination {
   readonly stateDir: string;
@@ -20,6 +28,9 @@ export async function examineAttachments(request: AttachmentsExamination): Promi
   const findings: Finding[] = [];
   for (const left of await findLeftovers(own)) findings.push(...aboutOwn(left));
   for (const left of await findLeftovers(others)) findings.push(...aboutOther(left));
+  for (const left of request.devFolder === undefined ? [] : deadNbdNodes(request.devFolder, request.runDir)) {
+    if (request.names.includes(left.name)) findings.push(aboutNode(left, "its daemon is gone"));
+  }
   for (const { path, target } of request.devFolder === undefined ? [] : danglingLinks(request.devFolder)) {
     if (!request.names.some((name) => path === `${request.devFolder}/${name}`)) continue;
     findings.push({
@@ -37,25 +48,26 @@ function aboutOwn(left: Leftover): readonly Finding[] {
   const { mount, state, loops } = left;
   if (state === "stuck") return [stuck(left)];
   if (loops.length === 0) return [empty(left)];
-  return loops.map(({ name, loop, users }) => {
-    const [user] = users;
-    const fix =
-      user?.kind === "mount"
-        ? `udm umount ${quoted(user.folder)}`
-        : user?.kind === "swap"
-          ? `swapoff ${loop.path}`
-          : user?.kind === "process"
-            ? `kill ${user.pid}`
-            : `udm detach ${quoted(name)}`;
-    const used = user === undefined ? "" : `, and is ${describeUser(user)}`;
-    return {
-      id: "attached-dead",
-      severity: "wrong",
-      subject: name,
-      message: `the daemon that served it at ${mount.folder} is gone; ${loop.path} answers with errors${used}`,
-      fix,
-    };
-  });
+  return loops.map((loop) => aboutNode(loop, `the daemon that served it at ${mount.folder} is gone`));
+}
+
+function aboutNode({ name, node, users: [user] }: LeftNode, why: string): Finding {
+  const fix =
+    user?.kind === "mount"
+      ? `udm umount ${quoted(user.folder)}`
+      : user?.kind === "swap"
+        ? `swapoff ${node}`
+        : user?.kind === "process"
+          ? `kill ${user.pid}`
+          : `udm detach ${quoted(name)}`;
+  const used = user === undefined ? "" : `, and is ${describeUser(user)}`;
+  return {
+    id: "attached-dead",
+    severity: "wrong",
+    subject: name,
+    message: `${why}; ${node} answers with errors${used}`,
+    fix,
+  };
 }
 
 /** Of another state dir, or of a daemon with another run dir: it is named, its owner decides. */
@@ -63,12 +75,12 @@ function aboutOther(left: Leftover): readonly Finding[] {
   const { mount, state, loops } = left;
   if (state === "stuck") return [stuck(left)];
   if (loops.length === 0) return [empty(left)];
-  return loops.map(({ name, loop, users: [user] }) => ({
+  return loops.map(({ name, node, users: [user] }) => ({
     id: "attached-dead",
     severity: "wrong",
     subject: name,
-    message: `the daemon of another state dir that served it at ${mount.folder} is gone; ${loop.path} answers with errors`,
-    fix: user?.kind === "mount" ? `umount ${quoted(user.folder)}` : `losetup --detach ${loop.path}`,
+    message: `the daemon of another state dir that served it at ${mount.folder} is gone; ${node} answers with errors`,
+    fix: user?.kind === "mount" ? `umount ${quoted(user.folder)}` : `losetup --detach ${node}`,
   }));
 }
 

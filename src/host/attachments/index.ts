@@ -6,7 +6,7 @@ export {
   danglingLinks,
   describeUser,
   findLeftovers,
-  type LeftLoop,
+  type LeftNode,
   type Leftover,
   type NodeUser,
   usersOfNode,

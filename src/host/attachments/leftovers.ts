@@ -5,7 +5,7 @@
  */
 import { readdirSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
-import { messageOf } from "../../errors/index.js";
+import { codeOf, messageOf } from "../../errors/index.js";
 import {
   abortConnection,
   type FuseMountInfo,
@@ -14,17 +14,19 @@ import {
   unmountFuse,
 } from "../../fuse/index.js";
 import { deviceNumber, findHolders, identityOf, mountPoints, swapPaths } from "../../io/index.js";
-import { detachKernelLoop, type KernelLoop, listKernelLoops } from "../../loop/index.js";
+import { detachKernelLoop, listKernelLoops } from "../../loop/index.js";
 import { removeLink } from "./device-link.js";
+import { disconnectNbd, isNbdInUse, isNbdServed, nbdNumber } from "./nbd-node.js";
 
 export interface Leftover {
   readonly mount: FuseMountInfo;
   readonly state: "dead" | "stuck";
-  readonly loops: readonly LeftLoop[];
+  readonly loops: readonly LeftNode[];
 }
 
-export interface LeftLoop {
-  readonly loop: KernelLoop;
+/** A block device that nobody serves any more. */
+export interface LeftNode {
+  readonly node: string;
   /** Name of the device that was attached. */
   readonly name: string;
   readonly users: readonly NodeUser[];
@@ -70,10 +72,39 @@ export function describeUser(user: NodeUser): string {
 }
 
 /** Loop devices on images below a folder. */
-export function loopsBelow(folder: string): readonly LeftLoop[] {
+export function loopsBelow(folder: string): readonly LeftNode[] {
   return listKernelLoops()
     .filter((loop) => loop.backingFile.startsWith(`${folder}/`))
-    .map((loop) => ({ loop, name: loop.backingFile.slice(folder.length + 1), users: usersOfNode(loop.path) }));
+    .map(({ path, backingFile }) => ({
+      node: path,
+      name: backingFile.slice(folder.length + 1),
+      users: usersOfNode(path),
+    }));
+}
+
+/**
+ * NBD devices of the kernel that links in a folder lead to, that are connected, and that no daemon of this run dir serves.
+ * @param runDir of the daemon that may have served them
+ */
+export function deadNbdNodes(devFolder: string, runDir: string): readonly LeftNode[] {
+  return listFolder(devFolder)
+    .map((name) => ({ name, node: targetOf(join(devFolder, name)) ?? "" }))
+    .filter(({ node }) => {
+      const number = nbdNumber(node);
+      return number !== undefined && isNbdInUse(number) && !isNbdServed(runDir, node);
+    })
+    .map(({ name, node }) => ({ name, node, users: usersOfNode(node) }));
+}
+
+/** Takes a block device away, and its link. */
+export async function takeNodeAway({ node, name }: LeftNode, devFolder: string | undefined): Promise<void> {
+  if (nbdNumber(node) === undefined) {
+    await detachKernelLoop(node).catch((error: unknown) => {
+      // It went with its last user.
+      if (codeOf(error) !== "ENXIO") throw error;
+    });
+  } else await disconnectNbd(node);
+  if (devFolder !== undefined) removeLink(join(devFolder, name), node);
 }
 
 /** Mounts whose folder is `base`, or `base-N`. */
@@ -99,8 +130,8 @@ export async function clearLeftovers(options: {
   readonly folder: string;
   readonly devFolder?: string;
   readonly log: (line: string) => void;
-}): Promise<readonly LeftLoop[]> {
-  const staying: LeftLoop[] = [];
+}): Promise<readonly LeftNode[]> {
+  const staying: LeftNode[] = [];
   for (const mount of mountsLike(options.folder)) {
     try {
       // A server that is stuck, or one that is gone: in both cases nobody waits any longer than this.
@@ -116,13 +147,12 @@ export async function clearLeftovers(options: {
 async function clearMount(
   mount: FuseMountInfo,
   { devFolder, log }: { readonly devFolder?: string; readonly log: (line: string) => void },
-): Promise<readonly LeftLoop[]> {
+): Promise<readonly LeftNode[]> {
   const loops = loopsBelow(mount.folder);
   const free = loops.filter(({ users }) => users.length === 0);
-  for (const { loop, name } of free) {
-    await detachKernelLoop(loop.path);
-    if (devFolder !== undefined) removeLink(join(devFolder, name), loop.path);
-    log(`took ${loop.path} away, which an earlier daemon had left of '${name}'`);
+  for (const left of free) {
+    await takeNodeAway(left, devFolder);
+    log(tookAway(left));
   }
   const staying = loops.filter(({ users }) => users.length > 0);
   if (staying.length === 0) {
@@ -132,12 +162,36 @@ async function clearMount(
   return staying;
 }
 
-/** Links in a folder that lead to loop devices which are not in use. */
+/**
+ * NBD devices of the kernel that an earlier daemon left connected, and that nobody uses, are disconnected.
+ * @param names of mapped devices: other links are somebody else's
+ */
+export async function clearNbdNodes(options: {
+  readonly devFolder: string;
+  readonly runDir: string;
+  readonly names: readonly string[];
+  readonly log: (line: string) => void;
+}): Promise<void> {
+  for (const left of deadNbdNodes(options.devFolder, options.runDir)) {
+    if (left.users.length > 0 || !options.names.includes(left.name)) continue;
+    await takeNodeAway(left, options.devFolder);
+    options.log(tookAway(left));
+  }
+}
+
+function tookAway({ node, name }: LeftNode): string {
+  return `took ${node} away, which an earlier daemon had left of '${name}'`;
+}
+
+/** Links in a folder that lead to loop or NBD devices which are not in use. */
 export function danglingLinks(devFolder: string): readonly { readonly path: string; readonly target: string }[] {
   const inUse = new Set(listKernelLoops().map((loop) => loop.path));
   return listFolder(devFolder)
     .map((name) => ({ path: join(devFolder, name), target: targetOf(join(devFolder, name)) ?? "" }))
-    .filter(({ target }) => /^\/dev\/loop\d+$/.test(target) && !inUse.has(target));
+    .filter(({ target }) => {
+      const number = nbdNumber(target);
+      return number === undefined ? /^\/dev\/loop\d+$/.test(target) && !inUse.has(target) : !isNbdInUse(number);
+    });
 }
 
 function targetOf(path: string): string | undefined {

@@ -2,17 +2,14 @@
  * On a kernel with NBD: an export on a socket of the daemon's own, and nbd-client, which hands the connection to the kernel.
  * The block device keeps the size it was attached with.
  */
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { existsSync, rmSync } from "node:fs";
 import { messageOf, StateError } from "../../errors/index.js";
 import { run } from "../../io/index.js";
 import { DeviceExport, NbdServer } from "../../nbd/index.js";
 import { type Carrier, type CarrierRequest, UndoList } from "./carrier.js";
+import { disconnectNbd, isNbdInUse, listNbdNumbers, nbdSocket } from "./nbd-node.js";
 
 const CLIENT_TIMEOUT_MS = 20_000;
-const GONE_MS = 5000;
-const PAUSE_MS = 10;
 const CONNECTIONS = 1;
 
 export class NbdCarrier implements Carrier {
@@ -29,7 +26,7 @@ export class NbdCarrier implements Carrier {
     const node = freeNode();
     const undo = new UndoList((error) => context.log(`letting go: ${messageOf(error)}`));
     try {
-      const path = join(context.runDir, `attach-${node.replace("/dev/", "")}.sock`);
+      const path = nbdSocket(context.runDir, node);
       const server = await NbdServer.listen({
         address: { kind: "unix", path },
         exports: [new DeviceExport(device, { name, readOnly })],
@@ -43,7 +40,7 @@ export class NbdCarrier implements Carrier {
       const words = ["-unix", path, node, "-name", name, "-block-size", String(sectorBytes)];
       words.push("-connections", String(CONNECTIONS), ...(readOnly ? ["-readonly"] : []));
       await run("nbd-client", words, { timeoutMs: CLIENT_TIMEOUT_MS });
-      undo.push(() => disconnect(node));
+      undo.push(() => disconnectNbd(node));
       return new NbdCarrier({ node, path, request, undo });
     } catch (error) {
       await undo.run();
@@ -82,12 +79,8 @@ export class NbdCarrier implements Carrier {
 
 /** The first /dev/nbdN that nobody uses. */
 function freeNode(): string {
-  const numbers = listFolder("/sys/block")
-    .map((name) => /^nbd(\d+)$/.exec(name)?.[1])
-    .filter((number) => number !== undefined)
-    .map(Number)
-    .sort((left, right) => left - right);
-  const free = numbers.find((number) => existsSync(`/dev/nbd${number}`) && !isInUse(number));
+  const numbers = listNbdNumbers();
+  const free = numbers.find((number) => existsSync(`/dev/nbd${number}`) && !isNbdInUse(number));
   if (free !== undefined) return `/dev/nbd${free}`;
   if (numbers.length === 0) {
     throw new StateError("ENODEV", "/dev/nbd0: this kernel has no NBD", {
@@ -95,27 +88,4 @@ function freeNode(): string {
     });
   }
   throw new StateError("ENODEV", "all /dev/nbdN are in use", { hint: "modprobe nbd nbds_max=64, or detach one" });
-}
-
-function isInUse(number: number): boolean {
-  if (existsSync(`/sys/block/nbd${number}/pid`)) return true;
-  try {
-    return readFileSync(`/sys/block/nbd${number}/size`, "utf8").trim() !== "0";
-  } catch {
-    return true;
-  }
-}
-
-async function disconnect(node: string): Promise<void> {
-  const number = Number(/(\d+)$/.exec(node)?.[1]);
-  await run("nbd-client", ["-d", node], { timeoutMs: CLIENT_TIMEOUT_MS });
-  for (const until = performance.now() + GONE_MS; isInUse(number) && performance.now() < until; await sleep(PAUSE_MS));
-}
-
-function listFolder(path: string): readonly string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return [];
-  }
 }

@@ -5,12 +5,19 @@
 import { messageOf, StateError, ToolError } from "../../errors/index.js";
 import { abortConnection, stateOfFuseMount, unmountFuse } from "../../fuse/index.js";
 import { deviceNumber, mountPoints, run } from "../../io/index.js";
-import { detachKernelLoop } from "../../loop/index.js";
 import type { Host, Plan, ServiceInfo } from "../host.js";
 import { quoted } from "../plan-text.js";
-import { realPathOf, removeLink } from "./device-link.js";
+import { realPathOf } from "./device-link.js";
 import { imageFolder } from "./image-folder.js";
-import { describeUser, type LeftLoop, loopsBelow, mountsLike, usersOfNode } from "./leftovers.js";
+import {
+  deadNbdNodes,
+  describeUser,
+  type LeftNode,
+  loopsBelow,
+  mountsLike,
+  takeNodeAway,
+  usersOfNode,
+} from "./leftovers.js";
 import { ATTACH_KIND, type AttachmentInfo, type AttachRequest, attachmentOf } from "./request.js";
 
 export interface AttachmentFolders {
@@ -97,13 +104,13 @@ export async function detachDevice(
     await refuseSuspended(host, attachment.device);
     return host.stopService(attachment.service);
   }
-  const left = leftLoops(options.folders).filter((each) => each.name === name || each.loop.path === name);
+  const left = leftNodes(options.folders).filter((each) => each.name === name || each.node === name);
   if (left.length === 0) {
     if (options.ifExists === true) return;
     throw new StateError("ENOENT", `'${name}' is not attached`, { hint: "udm daemon status shows what is" });
   }
-  for (const { loop } of left) refuseUsed(name, loop.path);
-  for (const each of left) await takeAway(each, options.folders);
+  for (const { node } of left) refuseUsed(name, node);
+  for (const each of left) await takeNodeAway(each, options.folders.devFolder);
   await clearMounts(options.folders);
 }
 
@@ -166,7 +173,7 @@ export interface UmountPlan {
   /** Newest first. */
   readonly mounted: readonly string[];
   readonly attachment: AttachmentInfo | undefined;
-  readonly left: LeftLoop | undefined;
+  readonly left: LeftNode | undefined;
 }
 
 /**
@@ -176,7 +183,7 @@ export interface UmountPlan {
 export async function planUmount(host: Host, word: string, folders: AttachmentFolders): Promise<UmountPlan> {
   const points = mountPoints();
   const pointsOf = (node: string) => [...(points.get(deviceNumber(node) ?? "") ?? [])].reverse();
-  const left = leftLoops(folders);
+  const left = leftNodes(folders);
   const attachment = await findAttachment(host, word);
   if (attachment !== undefined) {
     const mounted = pointsOf(attachment.node);
@@ -187,13 +194,13 @@ export async function planUmount(host: Host, word: string, folders: AttachmentFo
   }
   const leftNamed = left.find((each) => each.name === word);
   if (leftNamed !== undefined) {
-    return { mounted: pointsOf(leftNamed.loop.path), attachment: undefined, left: leftNamed };
+    return { mounted: pointsOf(leftNamed.node), attachment: undefined, left: leftNamed };
   }
   const folder = realPathOf(word);
   for (const each of await listAttachments(host)) {
     if (pointsOf(each.node).includes(folder)) return { mounted: [folder], attachment: each, left: undefined };
   }
-  const leftMounted = left.find(({ loop }) => pointsOf(loop.path).includes(folder));
+  const leftMounted = left.find(({ node }) => pointsOf(node).includes(folder));
   if (leftMounted !== undefined) return { mounted: [folder], attachment: undefined, left: leftMounted };
   throw new StateError("ENOENT", `'${word}' is neither an attached device nor where one is mounted`, {
     hint: "udm daemon status shows attached devices; umount takes other mounts away",
@@ -214,25 +221,18 @@ export async function umountDevice(host: Host, word: string, folders: Attachment
       });
     }
   }
-  const number = deviceNumber(attachment?.node ?? left?.loop.path ?? "") ?? "";
+  const number = deviceNumber(attachment?.node ?? left?.node ?? "") ?? "";
   if ((mountPoints().get(number) ?? []).length > 0) return;
   if (attachment !== undefined) return detachDevice(host, attachment.device, { folders, ifExists: true });
   if (left === undefined) return;
-  await takeAway(left, folders);
+  await takeNodeAway(left, folders.devFolder);
   await clearMounts(folders);
 }
 
-/** Loop devices on images that nobody serves any more. */
-function leftLoops(folders: AttachmentFolders): readonly LeftLoop[] {
-  return mountsLike(imageFolder(folders)).flatMap(({ folder }) => loopsBelow(folder));
-}
-
-async function takeAway({ loop, name }: LeftLoop, { devFolder }: AttachmentFolders): Promise<void> {
-  await detachKernelLoop(loop.path).catch((error: unknown) => {
-    // It went with its last user.
-    if (!(error instanceof StateError && error.code === "ENXIO")) throw error;
-  });
-  removeLink(`${devFolder}/${name}`, loop.path);
+/** Block devices that nobody serves any more. */
+function leftNodes(folders: AttachmentFolders): readonly LeftNode[] {
+  const loops = mountsLike(imageFolder(folders)).flatMap(({ folder }) => loopsBelow(folder));
+  return [...loops, ...deadNbdNodes(folders.devFolder, folders.runDir)];
 }
 
 /** Mounts without a server and without loop devices. */
