@@ -1,17 +1,20 @@
 /** The shapes of --json: one document on standard output that fits its schema, sizes in bytes, the same keys whatever the state. */
+import { once } from "node:events";
+import { readFileSync, writeFileSync } from "node:fs";
 import { afterAll, describe, expect, test } from "vitest";
 import { COMMANDS } from "../../src/commands/index.js";
 import { DOCUMENTS, NOUNS } from "../../src/commands/schema/documents.js";
 import { schemaOf } from "../../src/commands/schema/json-schema.js";
 import { runMain } from "../commands/run-main.js";
 import { faultsOf } from "../support/json-schema.js";
-import { type RunOptions, type Session, withSession } from "./session.js";
+import { finished, type RunOptions, type Session, THROUGH_DAEMON, withSession } from "./session.js";
 
 /** Print bytes: they refuse --json. */
 const RAW = ["thin read", "device read"];
 /** Families whose documents are described by schemas. */
-const FAMILIES = [undefined, "loop", "pool", "thin", "table", "device"];
-const ELSEWHERE = ["serve", "attach", "detach", "mount", "umount", "monitor", "events"];
+const FAMILIES = [undefined, "loop", "pool", "thin", "table", "device", "metadata", "daemon"];
+/** What needs root; test/cli/attach.test.ts holds it against its schemas. And what draws on a terminal. */
+const ELSEWHERE = ["attach", "detach", "mount", "umount", "explore"];
 
 const seen = new Set<string>();
 
@@ -221,6 +224,98 @@ test("every change has its document", async () => {
   });
 });
 
+/** Documents that stand one on a line. */
+function checkLines(noun: (typeof NOUNS)[number], title: string, text: string): readonly Record<string, unknown>[] {
+  const lines = text.trimEnd().split("\n");
+  const documents = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  for (const each of documents) expect(faultsOf(schemaOf(noun), each)).toEqual([]);
+  seen.add(title);
+  return documents;
+}
+
+test("so have the tools for metadata", async () => {
+  await withSession(async (session) => {
+    await session.ok("pool create pool --data d --metadata m --data-size 64m --metadata-size 8m");
+    await session.ok("thin create pool a --size 16m");
+    await session.ok("thin write a", { input: Buffer.alloc(200_000, 7) });
+    await session.ok("thin snap a b");
+    await session.ok("thin write b --offset 64k", { input: Buffer.alloc(65536, 8) });
+    expect(await json(session, "metadata check pool", { noun: "metadataCheck" })).toMatchObject({
+      metadataCheck: { source: "pool", pool: "pool", verdict: "clean", devices: 2, mappings: 8, findings: [] },
+    });
+    await json(session, "metadata check m --super-block-only", { noun: "metadataCheck" });
+    const image = readFileSync(session.path("m"));
+    // The root of the tree of devices.
+    image[Number(image.readBigUInt64LE(320)) * 4096 + 100]! ^= 1;
+    writeFileSync(session.path("broken"), image);
+    const broken = JSON.parse((await session.udm("metadata check broken --json")).stdout);
+    expect(faultsOf(schemaOf("metadataCheck"), broken)).toEqual([]);
+    expect(broken.metadataCheck).toMatchObject({ verdict: "damaged", pool: null });
+    expect(await json(session, "metadata ls pool")).toMatchObject({
+      metadataDevices: [
+        { id: 0, mappedBytes: 4 * 65536, exclusiveBytes: 65536, sharedBytes: 3 * 65536 },
+        { id: 1, mappedBytes: 4 * 65536, exclusiveBytes: 65536, sharedBytes: 3 * 65536 },
+      ],
+    });
+    expect(await json(session, "metadata delta --thin1 0 --thin2 1 pool")).toMatchObject({
+      delta: { left: 0, right: 1, dataBlockSectors: 128, runs: [{}, { kind: "different", virtualBlock: 1 }, {}] },
+    });
+    expect(await json(session, "metadata rmap --region 0..2 pool")).toEqual({
+      reverse: [
+        { dataBlock: 0, thinId: 0, virtualBlock: 0, count: 2 },
+        { dataBlock: 0, thinId: 1, virtualBlock: 0, count: 1 },
+      ],
+    });
+    await json(session, "metadata size -b 64k -s 1t -m 10");
+    expect(await json(session, "metadata size pool")).toMatchObject({
+      metadataSize: { hasBytes: 8 * 2 ** 20, poolBytes: 64 * 2 ** 20, isEnough: true },
+    });
+    const dump = await session.ok("metadata dump pool --json");
+    expect(checkLines("dumpLine", "metadata dump", dump)[1]).toMatchObject({ device: { id: 0, mappedBlocks: 4 } });
+    await session.ok("metadata dump pool -o xml");
+    await session.bash("truncate -s 8m copy");
+    expect(await json(session, "metadata restore -i xml -o copy --yes")).toMatchObject({
+      metadataRestored: { target: "copy", devices: 2, mappings: 8, dataBlockSectors: 128, nrDataBlocks: 1024 },
+    });
+    expect(await json(session, "metadata pack -i pool -o m.pack")).toMatchObject({ packed: { damaged: 0 } });
+    await json(session, "metadata unpack -i m.pack -o unpacked --yes");
+    await json(session, "metadata repair -i copy --dry-run", { noun: "repair" });
+    await json(session, "metadata damage --list", { noun: "cases" });
+    await json(session, "metadata shrink pool --size 32m --yes");
+    await json(session, "metadata restore -i xml -o copy --dry-run", { noun: "plan" });
+  });
+});
+
+test.skipIf(THROUGH_DAEMON)("so have the daemon and what it does", async () => {
+  await withSession(async (session) => {
+    await session.ok("pool create pool --data d --metadata m --data-size 64m --metadata-size 8m");
+    await session.ok("thin create pool a --size 128m");
+    const none = await session.udm("daemon status --json");
+    expect(faultsOf(schemaOf("daemon"), JSON.parse(none.stdout))).toEqual([]);
+    expect(await json(session, "daemon start")).toMatchObject({ daemon: { endsWhenIdle: false, services: [] } });
+    const serve = session.start("udm", ["serve", "a", "--json"]);
+    const ended = finished(serve);
+    const [first] = (await once(serve.stdout!, "data")) as [Buffer];
+    expect(faultsOf(schemaOf("export"), JSON.parse(first.toString()))).toEqual([]);
+    seen.add("serve");
+    expect(await json(session, "daemon status")).toMatchObject({
+      daemon: { services: [{ kind: "nbd", lasts: "connection" }], openPools: ["pool"] },
+    });
+    serve.kill("SIGINT");
+    expect((await ended).status).toBe(0);
+    await session.ok("pool set pool --low-water 100%");
+    await session.ok("thin write a", { input: Buffer.alloc(200_000, 7) });
+    expect(await json(session, "monitor --once", { noun: "watched" })).toMatchObject({
+      pools: [{ name: "pool", mode: "write", dataBytes: 64 * 2 ** 20 }],
+      failed: [],
+    });
+    await session.ok("pool resize pool +64m");
+    const events = checkLines("poolEvent", "events", await session.ok("events --json"));
+    expect(events.map(({ event }) => event)).toContain("resized");
+    expect(await json(session, "daemon stop")).toMatchObject({ ended: expect.any(Number) });
+  });
+});
+
 test("so have the commands of one word", async () => {
   await withSession(async (session) => {
     await session.ok("pool create pool --data d --metadata m --data-size 64m --metadata-size 16m");
@@ -247,7 +342,9 @@ afterAll(() => {
   const titles = COMMANDS.filter(({ family, name }) => FAMILIES.includes(family) && !ELSEWHERE.includes(name)).map(
     ({ family, name }) => (family === undefined ? name : `${family} ${name}`),
   );
-  expect(titles.filter((title) => !seen.has(title))).toEqual(RAW);
+  const daemons = ["daemon start", "daemon stop", "daemon status", "serve", "monitor", "events"];
+  const left = titles.filter((title) => !seen.has(title) && !(THROUGH_DAEMON && daemons.includes(title)));
+  expect(left).toEqual(RAW);
 });
 
 describe("with --json a failure", () => {
@@ -281,6 +378,13 @@ describe("with --json a failure", () => {
     "thin list --units x",
     "batch nofile",
     "completion tcsh",
+    "metadata check nope",
+    "metadata dump nope",
+    "metadata ls nope",
+    "metadata delta nope",
+    "metadata rmap nope",
+    "metadata size nope",
+    "metadata restore -i nope -o nope",
     "schema nope",
     "nonsense",
   ];

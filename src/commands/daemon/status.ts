@@ -3,6 +3,7 @@ import { Command } from "commander";
 import type { DaemonInfo } from "../../host/index.js";
 import { formatBytes } from "../../units/index.js";
 import type { Context } from "../context.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 export function statusCommand(context: Context): Command {
   return new Command("status")
@@ -15,12 +16,12 @@ export function statusCommand(context: Context): Command {
       if (info === undefined) {
         const wasLeft = await removeStale(context.hostOptions);
         context.exitWith(1);
-        if (context.globals.json) context.json({ daemon: null });
+        if (context.globals.json) context.json({ daemon: null } satisfies DocumentOf<"daemon">);
         else context.line("no daemon runs");
         if (wasLeft) context.note("a socket that a killed daemon had left was taken away");
         return;
       }
-      if (context.globals.json) context.json({ daemon: info });
+      if (context.globals.json) context.json({ daemon: info } satisfies DocumentOf<"daemon">);
       else context.lines(linesOf(info));
     });
 }

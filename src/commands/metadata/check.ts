@@ -6,6 +6,7 @@ import { type CheckReport, checkMetadata, type Finding, mendMetadata } from "../
 import { formatBytes } from "../../units/index.js";
 import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
+import type { DocumentOf } from "../schema/documents.js";
 import { thinCheckLines } from "./compat-check.js";
 import { addSourceOptions, noteOld, SOURCE, type SourceFlags, withPace } from "./options.js";
 
@@ -94,7 +95,7 @@ function print(context: Context, opened: OpenedMetadata, { report, mended, flags
     if (quiet) return;
     context.lines(lines);
     for (const line of errors) context.streams.stderr.write(`${line}\n`);
-  } else if (json) context.json(jsonOf(opened.name, opened, report, mended));
+  } else if (json) context.json(documentOf(opened, report, mended));
   else if (!quiet) context.lines(textOf(report, mended));
 }
 
@@ -191,18 +192,30 @@ const VERDICTS: Readonly<Record<CheckReport["verdict"], string>> = {
   damaged: "damaged",
 };
 
-function jsonOf(name: string, opened: OpenedMetadata, report: CheckReport, mended: Mended | undefined): unknown {
-  const { superblock, findings, omitted, leaks, ...rest } = report;
-  const { uuid, ...values } = superblock ?? { uuid: new Uint8Array() };
+function documentOf(
+  opened: OpenedMetadata,
+  report: CheckReport,
+  mended: Mended | undefined,
+): DocumentOf<"metadataCheck"> {
+  const { superblock, findings, omitted, verdict, metadataBlocks } = report;
   return {
-    source: name,
-    pool: opened.pool ?? null,
-    metadataSnapshot: opened.superblock === 0 ? null : opened.superblock,
-    ...rest,
-    superblock: superblock === undefined ? null : { ...values, uuid: Buffer.from(uuid).toString("hex") },
-    findings,
-    omitted,
-    leakedBlocks: leakedBlocks(report),
-    ...(mended === undefined ? {} : mended),
+    metadataCheck: {
+      source: opened.name,
+      pool: opened.pool ?? null,
+      metadataSnapshot: opened.superblock === 0 ? null : opened.superblock,
+      verdict,
+      superblock:
+        superblock === undefined ? null : { ...superblock, uuid: Buffer.from(superblock.uuid).toString("hex") },
+      devices: report.devices ?? null,
+      mappings: report.mappings ?? null,
+      leaves: report.leaves ?? null,
+      metadataBlocks,
+      metadataCounts: report.metadataCounts ?? null,
+      dataCounts: report.dataCounts ?? null,
+      findings: findings.map((each) => JSON.parse(JSON.stringify(each))),
+      omitted,
+      leakedBlocks: leakedBlocks(report),
+      ...(mended === undefined ? {} : mended),
+    },
   };
 }

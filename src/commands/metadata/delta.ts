@@ -3,6 +3,7 @@ import { Command, Option } from "commander";
 import { UsageError } from "../../errors/index.js";
 import { type DeltaSide, deltaMetadata } from "../../thin/index.js";
 import type { Context } from "../context.js";
+import { DOCUMENT_VERSION } from "../document-version.js";
 import { countOf, parseThinId } from "../parse.js";
 import { addSourceOptions, SOURCE, type SourceFlags, withPace, withSource } from "./options.js";
 import { withOutput } from "./output.js";
@@ -51,6 +52,7 @@ async function delta(context: Context, from: string, flags: DeltaFlags & { verbo
           left,
           right,
           format: context.globals.json ? "json" : isVerbose ? "verbose-xml" : "xml",
+          documentVersion: DOCUMENT_VERSION,
           pace,
           write,
         }),

@@ -3,6 +3,7 @@ import { Command, Option } from "commander";
 import { UsageError } from "../../errors/index.js";
 import { type ListedDevice, type Listing, listMetadata } from "../../thin/index.js";
 import type { Context } from "../context.js";
+import type { DocumentOf } from "../schema/documents.js";
 import { addSourceOptions, SOURCE, type SourceFlags, withPace, withSource } from "./options.js";
 
 interface LsFlags extends SourceFlags {
@@ -83,7 +84,7 @@ function print(
         creationTime: device.creationTime,
         snapshottedTime: device.snapshottedTime,
       })),
-    });
+    } satisfies DocumentOf<"metadataDevices">);
     return;
   }
   const rows = devices.map((device) => fields.map((field) => FIELDS.get(field)!(device, dataBlockSectors)));

@@ -8,6 +8,7 @@ import { type Restored, restoreMetadata } from "../../thin/index.js";
 import { formatBytes } from "../../units/index.js";
 import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
+import type { DocumentOf } from "../schema/documents.js";
 import { withPace } from "./options.js";
 import { victimOf } from "./victim.js";
 
@@ -66,7 +67,7 @@ async function restore(context: Context, flags: RestoreFlags): Promise<void> {
         pace,
       }),
     );
-    tell(context, restored);
+    tell(context, place.name, restored);
   } finally {
     await opened.close();
   }
@@ -88,10 +89,14 @@ function textOf(context: Context, input: string): AsyncIterable<Uint8Array> {
   return stream as AsyncIterable<Uint8Array>;
 }
 
-function tell(context: Context, restored: Restored): void {
+function tell(context: Context, target: string, restored: Restored): void {
   const { devices, mappings, metadataBlocks, head } = restored;
   if (context.globals.json) {
-    context.json({ restored: { devices, mappings, metadataBlocks, ...head } });
+    const { time, transactionId, dataBlockSectors, nrDataBlocks } = head;
+    const sizes = { time, transactionId, dataBlockSectors, nrDataBlocks };
+    context.json({
+      metadataRestored: { target, devices, mappings, metadataBlocks, ...sizes },
+    } satisfies DocumentOf<"metadataRestored">);
     return;
   }
   if (context.globals.quiet) return;

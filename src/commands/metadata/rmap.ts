@@ -3,6 +3,7 @@ import { Command, Option } from "commander";
 import { UsageError } from "../../errors/index.js";
 import { type Region, type ReverseRun, reverseMap } from "../../thin/index.js";
 import type { Context } from "../context.js";
+import type { DocumentOf } from "../schema/documents.js";
 import { addSourceOptions, SOURCE, type SourceFlags, withPace, withSource } from "./options.js";
 
 interface RmapFlags extends SourceFlags {
@@ -52,7 +53,7 @@ function print(context: Context, runs: readonly ReverseRun[]): void {
         virtualBlock: virtualBegin,
         count: length,
       })),
-    });
+    } satisfies DocumentOf<"reverse">);
     return;
   }
   context.lines(

@@ -6,6 +6,7 @@ import { adviseMetadataSize, soundSuperblock } from "../../thin/index.js";
 import { formatBytes, parseSize, type Unit } from "../../units/index.js";
 import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
+import type { DocumentOf } from "../schema/documents.js";
 
 interface SizeFlags {
   readonly blockSize?: number;
@@ -82,7 +83,7 @@ function advise(context: Context, flags: SizeFlags): void {
     throw new UsageError("metadata size: the pool is not larger than a block", { hint: "such as -b 64k -s 1t" });
   }
   const advice = adviseMetadataSize({ blockBytes: blockSize, poolBytes: poolSize, maxThins });
-  if (context.globals.json) return context.json({ size: advice });
+  if (context.globals.json) return context.json({ metadataSize: advice } satisfies DocumentOf<"metadataSize">);
   const { long, bytes } = SIZE_UNITS[flags.unit]!;
   const number = inUnit(advice.bytes, bytes);
   if (advice.isAboveLimit) context.note("the format uses at most 15.88 GiB of metadata; larger blocks need less");
@@ -122,7 +123,9 @@ async function judge(context: Context, name: string, flags: SizeFlags): Promise<
   const hasBytes = present.metadataBytes;
   const isEnough = hasBytes >= advice.bytes;
   if (context.globals.json) {
-    context.json({ size: { ...advice, hasBytes, isEnough, maxThins, poolBytes } });
+    context.json({
+      metadataSize: { ...advice, hasBytes, isEnough, maxThins, poolBytes },
+    } satisfies DocumentOf<"metadataSize">);
     return;
   }
   const unit: Unit = context.globals.units ?? "h";

@@ -6,6 +6,7 @@ import { formatPercent } from "../../ui/index.js";
 import { formatBytes } from "../../units/index.js";
 import type { Context } from "../context.js";
 import { parseSeconds } from "../parse.js";
+import type { DocumentOf } from "../schema/documents.js";
 import { EventReader, pause } from "./follow.js";
 import { runHook } from "./hook.js";
 import { metricsText, type PoolNumbers } from "./metrics.js";
@@ -148,7 +149,7 @@ class Monitor {
     if (round.failed.length > 0) this.#context.exitWith(1);
     if (this.#context.globals.json) {
       const pools = round.pools.map(({ info }) => summaryOf(info));
-      this.#context.json({ pools, failed: round.failed });
+      this.#context.json({ pools, failed: round.failed } satisfies DocumentOf<"watched">);
       return;
     }
     for (const { info } of round.pools) {

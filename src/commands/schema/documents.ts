@@ -16,6 +16,7 @@ import {
   count,
   flag,
   list,
+  number,
   optional,
   orNull,
   percent,
@@ -26,6 +27,11 @@ import {
   type ValueOf,
   word,
 } from "./shape.js";
+
+const POOL_EVENTS = [
+  ...(["low-water", "metadata-low-water", "out-of-data-space", "out-of-metadata-space"] as const),
+  ...(["read-only", "failed", "writable", "needs-check", "resized", "extended", "extend-failed"] as const),
+] as const;
 
 const STATE = word(["ACTIVE", "SUSPENDED", "NONE"], "NONE: it has no table yet");
 
@@ -114,6 +120,74 @@ const ERROR = record({
 });
 
 const rows = (columns: Parameters<typeof rowShape>[0]) => list(rowShape(columns), "keys are chosen by -o");
+
+const SPACE_MAP = record({
+  nrBlocks: number("blocks it governs"),
+  nrAllocated: number("blocks in use"),
+  bitmapRoot: number("metadata block"),
+  refCountRoot: number("metadata block"),
+});
+
+const METADATA_SUPERBLOCK = record(
+  {
+    flags: count(),
+    needsCheck: flag("the pool asked for a check"),
+    version: count("of the format"),
+    time: count("clock of snapshots"),
+    transactionId: number(),
+    heldRoot: number("block of the metadata snapshot; 0: none"),
+    dataMap: SPACE_MAP,
+    metadataMap: SPACE_MAP,
+    mappingRoot: number("root of the tree of devices"),
+    detailsRoot: number("root of the details"),
+    dataBlockSectors: count("size of a data block"),
+    metadataBlockSectors: count(),
+    metadataNrBlocks: number(),
+    compatFlags: count(),
+    compatRoFlags: count(),
+    incompatFlags: count(),
+    uuid: text("in hexadecimal digits"),
+  },
+  "as it stands there, sound or not; a number above 2^53 is null",
+);
+
+const COUNTS = record({
+  blocks: count("governed"),
+  used: count("with a count above 0"),
+  leaked: count("counted, and used by nobody"),
+  wrong: count("with another wrong count"),
+});
+
+const RANGE = record({ begin: count(), end: count("exclusive") });
+
+const FINDING = record({
+  id: text("of the kind of finding, as in udm-metadata(8)"),
+  severity: word(["damage", "harmless", "note"]),
+  message: text("what was found, against what was wanted"),
+  advice: text("what to do"),
+  problem: optional(text("what is wrong with the block")),
+  kind: optional(text("what the block should be")),
+  block: optional(number("metadata block it is about")),
+  path: optional(list(count(), "blocks on the way to it, from the superblock on")),
+  blocks: optional(RANGE),
+  stored: optional(count("count that stands there")),
+  owners: optional(count("owners that were found")),
+  lostDevices: optional(
+    record({ tree: text(), low: number("first id"), high: optional(number("exclusive; without it all from low on")) }),
+  ),
+  affected: optional(
+    list(
+      record({
+        device: count(),
+        held: flag("in the metadata snapshot"),
+        begin: number("virtual block"),
+        end: optional(number("exclusive; without it to the end of the device")),
+        path: list(count(), "blocks from the device's root to the damaged one"),
+      }),
+    ),
+  ),
+  moreAffected: optional(count("stretches that are not listed")),
+});
 
 const SHAPES = {
   loops: record({ loops: rows(LOOP_COLUMNS) }),
@@ -324,6 +398,164 @@ const SHAPES = {
       ),
     }),
   }),
+  metadataCheck: record({
+    metadataCheck: record({
+      source: text("as it was named"),
+      pool: orNull(text("its name, where udm knows it")),
+      metadataSnapshot: orNull(count("block of the metadata snapshot that was looked at; null: the pool itself")),
+      verdict: word(["clean", "harmless", "damaged"]),
+      superblock: orNull(METADATA_SUPERBLOCK),
+      devices: orNull(count("null, as what follows: it was not looked at")),
+      mappings: orNull(count()),
+      leaves: orNull(count("of the mapping trees")),
+      metadataBlocks: count("of the device"),
+      metadataCounts: orNull(COUNTS),
+      dataCounts: orNull(COUNTS),
+      findings: list(FINDING),
+      omitted: list(record({ id: text(), count: count() }), "kinds of findings of which not all are listed"),
+      leakedBlocks: count(),
+      freedBlocks: optional(count("with --auto-repair")),
+      clearedNeedsCheck: optional(flag("with --auto-repair or --clear-needs-check-flag")),
+    }),
+  }),
+  dumpLine: record({
+    superblock: optional(
+      record({
+        time: count(),
+        transactionId: count(),
+        flags: count(),
+        version: count(),
+        dataBlockSectors: count(),
+        nrDataBlocks: count(),
+      }),
+    ),
+    device: optional(
+      record({
+        id: count(),
+        mappedBlocks: count(),
+        transactionId: count(),
+        creationTime: count(),
+        snapshottedTime: count(),
+      }),
+    ),
+    map: optional(list(count(), "virtual block, data block, count, time: a run of the device before")),
+  }),
+  metadataRestored: record({
+    metadataRestored: record({
+      target: text("the file, device or pool that was written"),
+      devices: count(),
+      mappings: count(),
+      metadataBlocks: count("in use"),
+      time: count("clock of snapshots"),
+      transactionId: count(),
+      dataBlockSectors: count(),
+      nrDataBlocks: count(),
+    }),
+  }),
+  metadataDevices: record({
+    metadataDevices: list(
+      record({
+        id: count(),
+        mappedBytes: bytes(),
+        exclusiveBytes: bytes("mapped by no other device"),
+        sharedBytes: bytes(),
+        transactionId: count(),
+        creationTime: count(),
+        snapshottedTime: count(),
+      }),
+    ),
+  }),
+  delta: record({
+    delta: record({
+      left: count("id of the device, or root of its mappings"),
+      right: count(),
+      dataBlockSectors: count(),
+      dataBlocks: count(),
+      runs: list(
+        record({
+          kind: word(["same", "different", "left-only", "right-only"]),
+          virtualBlock: count(),
+          count: count(),
+          dataBlock: optional(count("where the run begins; of the two that differ each has its own")),
+          leftDataBlock: optional(count()),
+          rightDataBlock: optional(count()),
+        }),
+        "in order of virtual blocks",
+      ),
+    }),
+  }),
+  reverse: record({
+    reverse: list(
+      record({ dataBlock: count(), thinId: count("device that maps it"), virtualBlock: count(), count: count() }),
+      "in order of data blocks",
+    ),
+  }),
+  metadataSize: record({
+    metadataSize: record({
+      bytes: bytes("advised"),
+      isAboveLimit: flag("more than the format can use"),
+      hasBytes: optional(bytes("of a pool that there is, as what follows: size it has")),
+      isEnough: optional(flag()),
+      maxThins: optional(count("that was reckoned with")),
+      poolBytes: optional(bytes("of data that was reckoned with")),
+    }),
+  }),
+  daemon: record({
+    daemon: orNull(
+      record({
+        pid: count(),
+        version: text(),
+        socket: text(),
+        stateDir: text(),
+        sinceMs: count("milliseconds since 1970"),
+        endsWhenIdle: flag("when nothing is served any more"),
+        connections: count(),
+        services: list(
+          record({
+            name: text(),
+            kind: text(),
+            lasts: word(["connection", "daemon"], "how long it lasts"),
+            sinceMs: count("milliseconds since 1970"),
+            details: any("what its kind tells of it"),
+          }),
+        ),
+        openPools: list(text(), "pools that something in use stands on"),
+        memoryBytes: bytes(),
+      }),
+    ),
+  }),
+  daemonEnded: record({ ended: orNull(count("its process; null: none ran")) }),
+  watched: record({
+    pools: list(
+      record({
+        name: text(),
+        mode: text(),
+        needsCheck: flag(),
+        dataBytes: bytes(),
+        usedDataBytes: bytes(),
+        metadataBytes: bytes(),
+        usedMetadataBytes: bytes(),
+      }),
+    ),
+    failed: list(text(), "pools that could not be looked at"),
+  }),
+  poolEvent: record({
+    time: text("ISO 8601, UTC"),
+    event: word(POOL_EVENTS),
+    pool: text(),
+    freeBlocks: optional(count()),
+    totalBlocks: optional(count()),
+    area: optional(word(["data", "metadata"])),
+    fromBlocks: optional(count()),
+    toBlocks: optional(count()),
+    from: optional(text("mode it was in")),
+    errorIfNoSpace: optional(flag()),
+    dataBytesBefore: optional(bytes()),
+    dataBytesAfter: optional(bytes()),
+    metadataBytesBefore: optional(bytes()),
+    metadataBytesAfter: optional(bytes()),
+    reason: optional(text("why it could not be extended")),
+  }),
   shrunk: record({
     shrunk: record({
       pool: orNull(text("its name, where it has one")),
@@ -397,6 +629,28 @@ const TOLD: Readonly<Record<Noun, Omit<DocumentEntry, "shape">>> = {
   packed: { tells: "Metadata that was packed into a file.", commands: ["metadata pack"] },
   unpacked: { tells: "Metadata that was unpacked.", commands: ["metadata unpack"] },
   repair: { tells: "What is left in damaged metadata, and what was made of it.", commands: ["metadata repair"] },
+  metadataCheck: { tells: "What was found in a pool's metadata.", commands: ["metadata check"] },
+  dumpLine: {
+    tells: "One line of a dump: the superblock, a device, or a run of its mappings. One JSON object a line.",
+    commands: ["metadata dump"],
+    hasVersion: false,
+  },
+  metadataRestored: { tells: "Metadata that was made from a dump.", commands: ["metadata restore"] },
+  metadataDevices: { tells: "Thin devices that metadata knows.", commands: ["metadata ls"] },
+  delta: { tells: "In which blocks two thin devices differ.", commands: ["metadata delta"] },
+  reverse: { tells: "Which thin devices map some data blocks.", commands: ["metadata rmap"] },
+  metadataSize: { tells: "How large metadata has to be.", commands: ["metadata size"] },
+  daemon: {
+    tells: "The daemon and what it serves; null when none runs.",
+    commands: ["daemon start", "daemon status"],
+  },
+  daemonEnded: { tells: "The daemon that was ended.", commands: ["daemon stop"] },
+  watched: { tells: "Pools that were looked at.", commands: ["monitor --once"] },
+  poolEvent: {
+    tells: "Something that happened to a pool. One JSON object a line.",
+    commands: ["events", "monitor"],
+    hasVersion: false,
+  },
   shrunk: { tells: "A pool that got fewer data blocks.", commands: ["metadata shrink"] },
   plan: { tells: "What a command would do.", commands: ["every command that changes something, with --dry-run"] },
   done: {

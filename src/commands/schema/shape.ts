@@ -18,6 +18,8 @@ export const text = (tells = "") => ({ kind: "text", tells }) as const;
 export const flag = (tells = "") => ({ kind: "flag", tells }) as const;
 /** A whole number from 0 on. */
 export const count = (tells = "") => ({ kind: "count", tells }) as const;
+/** A number that a damaged superblock may have put there: not always whole, null above 2^53. */
+export const number = (tells = "") => orNull({ kind: "count", tells } as const);
 export const bytes = (tells = "") => ({ kind: "bytes", tells }) as const;
 export const percent = (tells = "") => ({ kind: "percent", tells }) as const;
 export const any = (tells = "") => ({ kind: "any", tells }) as const;

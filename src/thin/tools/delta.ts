@@ -23,6 +23,8 @@ export interface DeltaOptions {
   readonly left: DeltaSide;
   readonly right: DeltaSide;
   readonly format: DeltaFormat;
+  /** Told at the begin of the JSON document. */
+  readonly documentVersion?: number;
   readonly pace: Pace;
   readonly write: (piece: Uint8Array) => void | Promise<void>;
 }
@@ -99,7 +101,7 @@ export async function deltaMetadata(store: BlockStore, options: DeltaOptions): P
   pace.total = (mappedOf(options.left) + mappedOf(options.right)) / MAPPINGS_PER_BLOCK;
 
   const out = new ByteWriter();
-  const emit = emitterOf(options.format, out);
+  const emit = emitterOf(options, out);
   const word = (side: DeltaSide) => (side.kind === "device" ? side.id : side.block);
   emit.begin({
     time: superblock.time,
@@ -152,14 +154,14 @@ interface DeltaEmitter {
   end(): void;
 }
 
-function emitterOf(format: DeltaFormat, out: ByteWriter): DeltaEmitter {
-  switch (format) {
+function emitterOf(options: DeltaOptions, out: ByteWriter): DeltaEmitter {
+  switch (options.format) {
     case "xml":
       return new PlainEmitter(out);
     case "verbose-xml":
       return new VerboseEmitter(out);
     case "json":
-      return new JsonEmitter(out);
+      return new JsonEmitter(out, options.documentVersion);
   }
 }
 
@@ -271,11 +273,15 @@ class VerboseEmitter implements DeltaEmitter {
 class JsonEmitter implements DeltaEmitter {
   #isFirst = true;
 
-  constructor(readonly out: ByteWriter) {}
+  constructor(
+    readonly out: ByteWriter,
+    readonly version: number | undefined,
+  ) {}
 
   begin(head: DeltaHead): void {
     const { nrDataBlocks, dataBlockSectors, left, right } = head;
-    this.out.text(`{"delta":{"left":${left},"right":${right},`);
+    this.out.text(this.version === undefined ? "{" : `{"version":${this.version},`);
+    this.out.text(`"delta":{"left":${left},"right":${right},`);
     this.out.text(`"dataBlockSectors":${dataBlockSectors},"dataBlocks":${nrDataBlocks},"runs":[`);
   }
 
