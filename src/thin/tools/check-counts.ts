@@ -3,7 +3,7 @@
 import type { Run } from "./check.js";
 import type { FindingList } from "./findings.js";
 import type { Pace } from "./pace.js";
-import { problemText } from "./problem-text.js";
+import { numberText, problemText } from "./problem-text.js";
 import type { BlockStore } from "./reader/block-store.js";
 import { keyOf, numberAt } from "./reader/node.js";
 import { NodeSweep } from "./reader/node-sweep.js";
@@ -289,18 +289,18 @@ function tellUngoverned(options: {
     const isUsed = block < references.length && references[block]! > 0;
     if (isUsed && begin < 0) begin = block;
     if (isUsed || begin < 0) continue;
-    findings.add(
-      "metadata-count",
-      `metadata blocks ${begin} to ${block - 1}: used, and the space map ends before them`,
-      {
-        blocks: { begin, end: block },
-      },
-    );
+    const blocks = block - begin === 1 ? `block ${begin}` : `blocks ${begin} to ${block - 1}`;
+    findings.add("metadata-count", `metadata ${blocks}: used, and not governed by the space map`, {
+      blocks: { begin, end: block },
+    });
     begin = -1;
   }
 }
 
 /** Of a map that is looked at in parts, or not in whole, the sum is not known here. */
 export function tellAllocated(findings: FindingList, which: string, stored: number, used: number): void {
-  findings.add("allocated-count", `${which} space map: its root says ${stored} blocks are used, ${used} are`);
+  findings.add(
+    "allocated-count",
+    `${which} space map: its root says ${numberText(stored)} blocks are used, ${used} are`,
+  );
 }

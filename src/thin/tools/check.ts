@@ -203,7 +203,7 @@ class Checker {
     if (!held && values.metadataMap.nrBlocks > this.#store.nrBlocks) {
       this.#findings.add(
         "map-too-large",
-        `${name}: the metadata space map governs ${values.metadataMap.nrBlocks} blocks, the device has ${this.#store.nrBlocks}`,
+        `${name}: the metadata space map governs ${numberText(values.metadataMap.nrBlocks)} blocks, the device has ${this.#store.nrBlocks}`,
       );
     }
   }
@@ -309,7 +309,8 @@ class Checker {
     // Without a root nobody knows how large the data device is.
     const isSizeKnown = !isSnapshotOnly && live.dataMap.bitmapRoot !== 0;
     const nrDataBlocks = isSizeKnown ? live.dataMap.nrBlocks : Number.POSITIVE_INFINITY;
-    const window = new DataWindow(isSizeKnown ? Math.min(WINDOW_BLOCKS, nrDataBlocks) : 0);
+    const countable = Math.min(WINDOW_BLOCKS, nrDataBlocks, store.nrBlocks * ENTRIES_PER_BITMAP);
+    const window = new DataWindow(isSizeKnown ? countable : 0);
     const entries = new Uint16Array(store.nrBlocks);
     const outside = new OutsideMappings(nrDataBlocks, live.time);
     pace.total = isSnapshotOnly ? store.nrBlocks : Math.min(live.metadataMap.nrAllocated, store.nrBlocks);

@@ -3,7 +3,9 @@
  * is found out which data blocks have one owner, then they are counted for each.
  */
 import { DamageError } from "../../errors/index.js";
+import { ENTRIES_PER_BITMAP } from "../../persistent-data/index.js";
 import type { Pace } from "./pace.js";
+import { numberText } from "./problem-text.js";
 import type { BlockStore } from "./reader/block-store.js";
 import { eachDeviceDetails } from "./reader/devices.js";
 import { RunCursor } from "./reader/run-cursor.js";
@@ -84,6 +86,13 @@ async function exclusiveBlocks(
   }[],
   { pace, nrDataBlocks }: { readonly pace: Pace; readonly nrDataBlocks: number },
 ): Promise<ReadonlyMap<number, number>> {
+  const governable = store.nrBlocks * ENTRIES_PER_BITMAP;
+  if (nrDataBlocks > governable) {
+    throw new DamageError(
+      `the pool has ${numberText(nrDataBlocks)} data blocks, ${store.nrBlocks} metadata blocks govern ${governable} at most`,
+      { hint: "udm metadata check tells all that is damaged" },
+    );
+  }
   // A byte a block: no owner, one, or more.
   const owners = new Uint8Array(nrDataBlocks);
   const mapped = devices.reduce((sum, { details }) => sum + details.mappedBlocks, 0);

@@ -53,7 +53,9 @@ function words(store: BlockStore, blocknr: number, problem: Problem, kind: Kind)
     case Problem.Entries:
       return `${at(4)} entries, room for ${at(5)}`;
     case Problem.KeyOrder:
-      return "keys are out of order, or above 2^53";
+      return "keys are out of order";
+    case Problem.KeyLarge:
+      return "a key is above 2^53";
     case Problem.KeyRange:
       return "keys lie outside what its parent gives it";
     case Problem.Circle:

@@ -74,19 +74,19 @@ export function checkNode(words: Uint32Array, at: number, valueSize: number): Pr
   if (max !== maxEntriesFor(size)) return Problem.Capacity;
   const nr = words[at + NR]!;
   if (nr > max || (nr === 0 && flags === INTERNAL_NODE)) return Problem.Entries;
-  return areKeysOrdered(words, at, nr) ? Problem.None : Problem.KeyOrder;
+  return judgeKeys(words, at, nr);
 }
 
-function areKeysOrdered(words: Uint32Array, at: number, nr: number): boolean {
+function judgeKeys(words: Uint32Array, at: number, nr: number): Problem {
   let low = 0;
   let high = -1;
   const end = at + KEYS + nr * KEY_WORDS;
   for (let word = at + KEYS; word < end; word += KEY_WORDS) {
     const keyLow = words[word]!;
     const keyHigh = words[word + 1]!;
-    if (keyHigh < high || (keyHigh === high && keyLow <= low)) return false;
+    if (keyHigh < high || (keyHigh === high && keyLow <= low)) return Problem.KeyOrder;
     low = keyLow;
     high = keyHigh;
   }
-  return high <= MAX_HIGH;
+  return high <= MAX_HIGH ? Problem.None : Problem.KeyLarge;
 }

@@ -48,7 +48,7 @@ export enum Problem {
   Capacity,
   /** More entries than room, or an internal node with none. */
   Entries,
-  /** Keys do not ascend, or one is above 2^53. */
+  /** Keys do not ascend. */
   KeyOrder,
   /** Keys outside what the parent gives them. */
   KeyRange,
@@ -56,4 +56,6 @@ export enum Problem {
   Circle,
   /** Deeper than any real tree. */
   Depth,
+  /** A key above 2^53. */
+  KeyLarge,
 }

@@ -56,7 +56,8 @@ function emptyIndex(root: MapRoot, nrBitmaps: number): SpaceMapIndex {
 
 /** Index of the data space map. Entries beyond the map's size are left out. */
 export function readDataIndex(store: BlockStore, root: MapRoot, onDamage: (damage: TreeDamage) => void): SpaceMapIndex {
-  const index = emptyIndex(root, bitmapsFor(root.nrBlocks));
+  // One more than there can be: the missing one is told, and what is absurd costs no memory.
+  const index = emptyIndex(root, Math.min(bitmapsFor(root.nrBlocks), store.nrBlocks + 1));
   const cursor = new TreeCursor(store, root.bitmapRoot, INDEX_ENTRY_BYTES, onDamage);
   while (cursor.next()) {
     for (let entry = 0; entry < cursor.nr; entry++) {
