@@ -1,6 +1,7 @@
 /**
  * Every case of damage as a golden folder: the generator makes the same image still, check finds what it found, thin_check
- * agrees or the folder says who is right, and what mends it leaves a clean pool.
+ * agrees or the folder says who is right, and what mends it leaves a clean pool. Where the tools say something new on purpose:
+ * `npx tsx test/thin/tools/damage/make-goldens.ts`, and a look at what git shows.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
