@@ -51,7 +51,7 @@ function shapesOf(millions: number): PoolShape[] {
       snapshots: 1,
       originMappings: mappings / 2,
       divergence: 0.05,
-      commands: ["check", "dump", "restore", "delta"],
+      commands: ["check", "dump", "restore", "repair", "delta"],
     },
     {
       label: `${millions}M ${layout}, ${SNAPSHOTS} snapshots`,
@@ -59,7 +59,7 @@ function shapesOf(millions: number): PoolShape[] {
       snapshots: SNAPSHOTS,
       originMappings: Math.ceil(mappings / (SNAPSHOTS + 1)),
       divergence: 0.01,
-      commands: ["dump", "restore"],
+      commands: ["dump", "restore", "repair"],
     },
   ]);
   const shared: PoolShape = {
@@ -177,7 +177,11 @@ class BenchPool {
       case "restore":
         return [this.#udm("restore", "--yes", "-i", xml, "-o", output), ["thin_restore", "-i", xml, "-o", output]];
       case "repair":
-        return [this.#udm("repair", "--yes", metadata, output), ["thin_repair", "-i", metadata, "-o", output]];
+        // thin_repair makes no backup.
+        return [
+          this.#udm("repair", "--yes", "--no-backup", "-i", metadata, "-o", output),
+          ["thin_repair", "-i", metadata, "-o", output],
+        ];
       case "delta":
         return [
           this.#udm("delta", "--thin1", newest, "--thin2", String(ORIGIN), metadata),
