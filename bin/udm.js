@@ -1,7 +1,9 @@
 #!/usr/bin/env node
 // The program `udm`: hands the process's words and streams to main and takes its exit status.
 import { fileURLToPath } from "node:url";
-import { main } from "../dist/main.js";
+import { loadProgram } from "./load.js";
+
+const { main } = await loadProgram();
 
 const { stdout, stderr } = process;
 const streams = {

@@ -1,7 +1,8 @@
 // Runs a program of thin-provisioning-tools with udm's commands; each file beside this one is called as its program.
-import { thinToolMain } from "../../dist/main.js";
+import { loadProgram } from "../load.js";
 
 export async function run(name) {
+  const { thinToolMain } = await loadProgram();
   const { stdout, stderr } = process;
   for (const stream of [stdout, stderr]) {
     stream.on("error", (error) => {
