@@ -60,6 +60,14 @@ const ATTACHMENT = record({
   directIo: flag("past the page cache of the image"),
 });
 
+const COUNTS = record({
+  blocks: count("governed by the space map"),
+  used: count("blocks with a count above 0"),
+  references: count("sum of all counts"),
+  counts: list(record({ count: count(), blocks: count("that have this count") })),
+  unknown: count("blocks whose count cannot be read"),
+});
+
 const FILL = record({
   usedBytes: bytes(),
   totalBytes: bytes(),
@@ -353,6 +361,51 @@ const SHAPES = {
       }),
     ),
   }),
+  stat: record({
+    stat: record({
+      superblock: orNull(text("what is wrong with it; null: it is sound")),
+      transactionId: optional(count()),
+      time: optional(count()),
+      heldRoot: optional(count("block of the metadata snapshot; 0: none")),
+      dataBlockSectors: optional(count()),
+      metadataBlocks: count("of the device"),
+      devices: count(),
+      trees: list(
+        record({
+          name: word(["devices", "details", "mappings", "data index", "data overflow", "metadata overflow"]),
+          roots: count("trees of this kind"),
+          internals: count("internal nodes"),
+          leaves: count(),
+          depth: count("levels of the deepest"),
+          entries: count("in the leaves"),
+          capacity: count("entries that the leaves have room for"),
+          shared: count("nodes that several pointers lead to"),
+          damaged: count("pointers to nodes that cannot be used"),
+        }),
+      ),
+      data: optional(COUNTS),
+      metadata: optional(COUNTS),
+      runs: record({
+        runs: count("mappings in a row, each counted once"),
+        mappings: count(),
+        longest: count(),
+        lengths: list(
+          record({ from: count(), to: count("one more than the longest"), runs: count(), mappings: count() }),
+        ),
+      }),
+      census: optional(
+        record({
+          superblocks: count("and copies of them"),
+          internals: count("internal nodes"),
+          leaves: list(record({ valueBytes: bytes("of a value in them"), blocks: count() })),
+          bitmaps: count(),
+          indexes: count("index blocks of metadata space maps"),
+          others: count("blocks that are empty or something else"),
+        }),
+      ),
+      damaged: flag("something could not be read"),
+    }),
+  }),
   discarded: record({
     discarded: record({
       device: text("the data device, as it was named"),
@@ -625,6 +678,7 @@ const TOLD: Readonly<Record<Noun, Omit<DocumentEntry, "shape">>> = {
   schemas: { tells: "The documents there are.", commands: ["schema"] },
   damage: { tells: "Metadata that was damaged on purpose.", commands: ["metadata damage"] },
   cases: { tells: "Cases of damage there are.", commands: ["metadata damage --list"] },
+  stat: { tells: "Figures of a pool's metadata.", commands: ["metadata stat"] },
   discarded: { tells: "Free data of a pool that was discarded.", commands: ["metadata trim"] },
   packed: { tells: "Metadata that was packed into a file.", commands: ["metadata pack"] },
   unpacked: { tells: "Metadata that was unpacked.", commands: ["metadata unpack"] },

@@ -1,5 +1,6 @@
 /** The tools for metadata: what they find, and what they make. */
 
+export { type Census, countKinds } from "./census.js";
 export { type CheckOptions, type CheckReport, checkMetadata, type Run } from "./check.js";
 export type { CountTotals } from "./check-counts.js";
 export * from "./damage/index.js";
@@ -32,3 +33,5 @@ export {
 export { type ShrinkXmlOptions, shrinkXml } from "./shrink/xml.js";
 export { adviseMetadataSize, type SizeAdvice, type SizeRequest } from "./size.js";
 export { soundSuperblock } from "./sound.js";
+export { type CountHistogram, type MetadataStat, type RunTotals, statMetadata, type TreeName } from "./stat.js";
+export type { TreeShape } from "./tree-shape.js";
