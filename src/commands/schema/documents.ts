@@ -60,7 +60,7 @@ const ATTACHMENT = record({
   directIo: flag("past the page cache of the image"),
 });
 
-const COUNTS = record({
+const REFERENCE_COUNTS = record({
   blocks: count("governed by the space map"),
   used: count("blocks with a count above 0"),
   references: count("sum of all counts"),
@@ -383,8 +383,8 @@ const SHAPES = {
           damaged: count("pointers to nodes that cannot be used"),
         }),
       ),
-      data: optional(COUNTS),
-      metadata: optional(COUNTS),
+      data: optional(REFERENCE_COUNTS),
+      metadata: optional(REFERENCE_COUNTS),
       runs: record({
         runs: count("mappings in a row, each counted once"),
         mappings: count(),
