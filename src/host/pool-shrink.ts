@@ -87,7 +87,9 @@ export function shortenPool(core: Core, name: string, change: PoolShortening): P
     }
     const lengthSectors = change.dataBytes / SECTOR_BYTES;
     if (lengthSectors > line.lengthSectors) {
-      throw new StateError("EINVAL", `pool '${record.name}' has ${line.lengthSectors} sectors, not ${lengthSectors}`);
+      throw new StateError("EINVAL", `pool '${record.name}' has ${line.lengthSectors} sectors, not ${lengthSectors}`, {
+        hint: "somebody loaded another table meanwhile; the same command does what is left to do",
+      });
     }
     await session.registry.replaceLive(record.name, [{ ...line, lengthSectors }]);
     const loop = session.low.loop(line.args[1]!);

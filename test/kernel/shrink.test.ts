@@ -10,6 +10,7 @@ import { expectCleanMetadata, expectModelAnswers } from "../support/compare-runs
 import { type DumpModel, PoolModel } from "../support/pool-model.js";
 import type { PoolScript, PoolShape } from "../support/pool-script.js";
 import { runScriptOnEngine } from "../support/pool-script-engine.js";
+import { PoolScriptRecorder } from "../support/pool-script-recorder.js";
 import { randomPoolScript } from "../support/random-pool-script.js";
 import { boundsOf } from "../support/shrink-pool.js";
 import { type GuestPool, runScriptsInGuest } from "./guest/session.js";
@@ -68,10 +69,24 @@ async function shrink(devices: { metadata: MemoryDevice; data: MemoryDevice }, m
   };
 }
 
+/** Another device takes the first blocks and is deleted in the end, so that the others' lie high. */
+const FILLER = 999;
+
 function beginning(index: number, seed: number): { readonly script: PoolScript; readonly model: PoolModel } {
   const { shape, operations } = STORIES[index]!;
   const model = new PoolModel(shape);
-  return { script: randomPoolScript({ seed, operations, checkpointEvery: operations, model, mix: MIX }), model };
+  const filler = new PoolScriptRecorder(model);
+  filler.do({ kind: "create-thin", id: FILLER }, { kind: "activate", id: FILLER });
+  filler.write(FILLER, [...Array(model.virtualBlocks).keys()], { seed, pages: 1 });
+  const others = randomPoolScript({ seed, operations, checkpointEvery: operations, model, mix: { ...MIX, delete: 1 } });
+  const end = new PoolScriptRecorder(model);
+  if (model.thins.has(FILLER)) end.do({ kind: "delete", id: FILLER });
+  end.do({ kind: "status" });
+  const steps = [filler, end].map((recorder) => recorder.script("").steps);
+  return {
+    script: { ...others, steps: [...steps[0]!, { kind: "reopen" }, ...others.steps, { kind: "reopen" }, ...steps[1]!] },
+    model,
+  };
 }
 
 interface Case {

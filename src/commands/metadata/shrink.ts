@@ -77,7 +77,11 @@ async function shrink(context: Context, pool: string | undefined, flags: ShrinkF
     ["--truncate", flags.truncate],
     ["--release-metadata-snap", flags.releaseMetadataSnap],
   ] as const) {
-    if (isGiven === true) throw new UsageError(`metadata shrink: ${name} is for a pool in place`);
+    if (isGiven === true) {
+      throw new UsageError(`metadata shrink: ${name} is for a pool in place`, {
+        hint: "leave --input and --output out, or the option",
+      });
+    }
   }
   const { shrinkElsewhere } = await import("./shrink-elsewhere.js");
   await shrinkElsewhere(context, { ...flags, input, output });
@@ -86,7 +90,11 @@ async function shrink(context: Context, pool: string | undefined, flags: ShrinkF
 function sourceOf(pool: string | undefined, flags: ShrinkFlags): string | { metadata: string; data: string } {
   const { metadataDev: metadata, binary } = flags;
   const data = flags.dataDev ?? flags.data;
-  if (binary === true) throw new UsageError("metadata shrink: --binary belongs to --input and --output");
+  if (binary === true) {
+    throw new UsageError("metadata shrink: --binary belongs to --input and --output", {
+      hint: "in place leave it out",
+    });
+  }
   if (pool !== undefined && metadata === undefined && data === undefined) return pool;
   if (pool === undefined && metadata !== undefined && data !== undefined) return { metadata, data };
   throw new UsageError(

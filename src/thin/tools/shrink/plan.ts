@@ -162,14 +162,20 @@ export function relocate(
 
 /** @throws StateError EINVAL, EOPNOTSUPP */
 export function refuseSize(name: string, before: number, after: number): void {
-  if (after < 1) throw new StateError("EINVAL", `${name}: a pool has at least one data block, wanted ${after}`);
+  if (after < 1) {
+    throw new StateError("EINVAL", `${name}: a pool has at least one data block, wanted ${after}`, {
+      hint: "give a larger size",
+    });
+  }
   if (after > before) {
     throw new StateError("EINVAL", `${name}: the pool has ${before} data blocks, ${after} would be more`, {
       hint: "a pool grows with udm pool resize",
     });
   }
   if (before > MAX_BITS) {
-    throw new StateError("EOPNOTSUPP", `${name}: ${before} data blocks, at most ${MAX_BITS} can be looked at`);
+    throw new StateError("EOPNOTSUPP", `${name}: ${before} data blocks, at most ${MAX_BITS} can be looked at`, {
+      hint: "copy its devices into a smaller pool",
+    });
   }
 }
 
