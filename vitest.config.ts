@@ -7,10 +7,15 @@ const shared = {
   setupFiles: ["test/support/seed.ts"],
 };
 
-/** The rest of test/cli takes long enough to wait for the long run. */
-const THROUGH_DAEMON = ["main-job", "devices", "json", "dry-run", "inspection"].map(
-  (name) => `test/cli/${name}.test.ts`,
-);
+/**
+ * What is run through a daemon each time; the long run takes all of test/cli. What cannot hold there skips itself, by name:
+ * tests that start, kill or look at daemons themselves (daemon, daemon-kill, fio, fio-kill, mistakes, killed, same-output), or
+ * hold the lock against commands (together), and looks of other programs at files of a pool that the daemon may have open (thin_check).
+ */
+const THROUGH_DAEMON = [
+  ...["main-job", "devices", "json", "dry-run", "inspection"],
+  ...["serve", "monitor", "shell", "streams", "terminal"],
+].map((name) => `test/cli/${name}.test.ts`);
 
 /**
  * unit: the library, in process. cli: the built program, real files, a full state dir. kernel: a guest with a real
