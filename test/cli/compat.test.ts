@@ -16,6 +16,7 @@ const PROGRAMS = [
   "thin_check",
   "thin_dump",
   "thin_restore",
+  "thin_repair",
   "thin_ls",
   "thin_delta",
   "thin_rmap",

@@ -281,6 +281,7 @@ test("so have the tools for metadata", async () => {
     await json(session, "metadata unpack -i m.pack -o unpacked --yes");
     await json(session, "metadata repair -i copy --dry-run", { noun: "repair" });
     await json(session, "metadata damage --list", { noun: "cases" });
+    expect(await json(session, "metadata trim --metadata-dev pool --data-dev pool --yes")).toHaveProperty("discarded");
     await json(session, "metadata shrink pool --size 32m --yes");
     await json(session, "metadata restore -i xml -o copy --dry-run", { noun: "plan" });
   });

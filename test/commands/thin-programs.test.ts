@@ -19,7 +19,7 @@ const INPUTS = [
   ...["meta.img", "bad.img", "bad-root.img", "missing.img", "empty.img", "tiny.img", "one.img", "zero.img"],
   ...["random.img", "folder", "good.xml"],
 ];
-const PROGRAMS = [...READERS.map((line) => line.split(" ")[0]!), "thin_restore", "thin_metadata_size"];
+const PROGRAMS = [...READERS.map((line) => line.split(" ")[0]!), "thin_restore", "thin_repair", "thin_metadata_size"];
 
 /** To the byte. */
 const LINES = `
@@ -129,6 +129,15 @@ thin_metadata_size -b 64k -s 100t -m 1
 thin_metadata_size -b 65536b -s 1t -m 10
 thin_metadata_size -b 64k -s 1t -m 1 -b 128k
 thin_metadata_size -b
+thin_repair -i missing.img -o out8.img
+thin_repair -i meta.img
+thin_repair -o out8.img
+thin_repair -i meta.img -o missing.img
+thin_repair -i folder -o out8.img
+thin_repair -i meta.img -o folder
+thin_repair -i meta.img -o out8.img --transaction-id x
+thin_repair -i bad-root.img -o out8.img
+thin_repair -i meta.img -o out8.img more
 thin_restore -i good.xml
 thin_restore -i good.xml -q
 thin_restore -i good.xml -o missing.img
@@ -190,6 +199,12 @@ const OTHERWISE: readonly {
     ours: /out64k\.img: 16 blocks of 4 KiB, wanted 34 \(139264 bytes\)\n$/,
   },
   {
+    why: "nothing is written over what is repaired",
+    line: "thin_repair -i other.img -o other.img",
+    theirs: /^$/,
+    ours: /other\.img.*same|same.*other\.img|input and output/,
+  },
+  {
     why: "what is wrong with an XML file",
     line: "thin_restore -i cut.xml -o out.img",
     theirs: /^Parse error at line 4:\nunclosed token\n/,
@@ -220,6 +235,7 @@ beforeAll(() => {
   write("bad-root.img", flipped(metadata, Number(metadata.readBigUInt64LE(320)) * 4096 + 100));
   const held = checkpoints.map((each) => Buffer.from(each.metadata)).find((each) => each.readBigUInt64LE(56) !== 0n);
   write("snap.img", held ?? metadata);
+  write("other.img", metadata);
   write("empty.img", "");
   write("tiny.img", Buffer.alloc(100));
   write("one.img", Buffer.alloc(4096));
@@ -297,8 +313,8 @@ describe.skipIf(!HAS_THIN_TOOLS)("as the program of that name", () => {
   });
 
   test.each(OTHERWISE)("otherwise: $why", async ({ line, theirs, ours: own }) => {
-    const [wanted, found] = [real(line), await ours(line)];
-    expect(found.status).toBe(wanted.status);
+    const [found, wanted] = [await ours(line), real(line)];
+    expect(found.status).toBe(line.startsWith("thin_repair") ? 1 : wanted.status);
     expect(wanted.stdout + wanted.stderr).toMatch(theirs);
     expect(found.stdout + found.stderr).toMatch(own);
   });
@@ -324,6 +340,8 @@ describe.skipIf(!HAS_THIN_TOOLS)("as the program of that name", () => {
 
 /** What LVM runs, by lvm.conf's defaults and in lvconvert --repair. */
 test("what LVM runs is understood", async () => {
+  expect(await ours("thin_repair -i bad-root.img -o out.img")).toEqual({ status: 0, stdout: "", stderr: "" });
+  expect(await ours("thin_check -q --clear-needs-check-flag out.img")).toEqual({ status: 0, stdout: "", stderr: "" });
   expect(await ours("thin_check -q --clear-needs-check-flag meta.img")).toEqual({ status: 0, stdout: "", stderr: "" });
   expect(await ours("thin_check -q --clear-needs-check-flag bad.img")).toEqual({ status: 1, stdout: "", stderr: "" });
   expect((await ours("thin_check -V")).stdout).toMatch(/^0\.9\.0\n$/);

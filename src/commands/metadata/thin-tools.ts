@@ -3,14 +3,17 @@
  * work, and what they say themselves. Scripts and LVM look at the version, the output and the exit status, which is 0 or 1.
  * Options of the 1.x versions are taken too; what others have in use is refused in our words, with the holder's name.
  */
+import { existsSync } from "node:fs";
 import type { Failure } from "../context.js";
 import {
   BAD_PATH,
   checkFailure,
   deltaFailure,
   dumpFailure,
+  NO_OUTPUT,
   readingFailure,
   refuseInput,
+  repairFailure,
   rmapFailure,
   writingFailure,
 } from "./compat/failures.js";
@@ -231,6 +234,22 @@ export const THIN_TOOLS: Readonly<Record<string, ThinTool>> = {
     failure: writingFailure,
     isSilent: true,
   },
+  thin_repair: {
+    words: ["metadata", "repair", "--yes", "--no-backup"],
+    synopsis: "[options] {device|file}",
+    options: [
+      HELP,
+      { names: ["-i", "--input"], value: "needed", shown: "{-i|--input} <input metadata (binary format)>" },
+      { names: ["-o", "--output"], value: "needed", shown: "{-o|--output} <output metadata (binary format)>" },
+      ...overrides(true),
+      VERSION,
+      QUIET_1X,
+    ],
+    takes: "anything",
+    refuse: refuseRepair,
+    failure: repairFailure,
+    isSilent: true,
+  },
   thin_ls: {
     words: ["metadata", "ls"],
     synopsis: "[options] {metadata device}",
@@ -352,6 +371,14 @@ function packTool(word: string, pack: PackProgram): ThinTool {
     failureStatus: PACK_FAILURE,
     isSilent: true,
   };
+}
+
+function refuseRepair(given: Given): Refusal | undefined {
+  const [input, output] = ["--input", "--output"].map((name) => lastValueOf(given, name));
+  if (input === undefined) return withUsage("no input file provided");
+  if (output === undefined) return withUsage("No output file provided.");
+  // Ours would make it.
+  return existsSync(output) ? undefined : { message: NO_OUTPUT, showsUsage: false };
 }
 
 export type Answer =

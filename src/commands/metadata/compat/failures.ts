@@ -60,7 +60,7 @@ export function checkFailure(failure: Failure, given: Given): string | undefined
   return failure.code === "ENODATA" || failure.code === "EUCLEAN" ? failure.message : readingFailure(failure);
 }
 
-const NO_OUTPUT = [
+export const NO_OUTPUT = [
   "Output file does not exist.",
   "",
   "The output file should either be a block device,",
@@ -76,4 +76,10 @@ export function writingFailure({ code, message }: Failure, given: Given): string
   if (code === "ENOENT") return NO_OUTPUT;
   if (message.endsWith("not a file or block device")) return BAD_PATH;
   return message;
+}
+
+export function repairFailure(failure: Failure): string {
+  const { code, message } = failure;
+  if (code === "ENOENT") return "Couldn't stat file";
+  return message.endsWith("not a file or block device") ? BAD_PATH : message;
 }
