@@ -7,12 +7,13 @@
  * refusals (a device that exists, is missing, is open) change nothing.
  * Source: thin-engine sections 4 and 5.
  */
-import type { ReadView } from "../bytes/index.js";
+import { getU64, type ReadView } from "../bytes/index.js";
 import { DamageError, invariant, StateError } from "../errors/index.js";
 import type { SyncIo } from "../io/index.js";
 import {
   BlockManager,
   deleteTree,
+  deleteTreeInSteps,
   emptyTree,
   highestKey,
   insert,
@@ -264,6 +265,11 @@ export class ThinMetadata {
 
   /** @throws StateError ENODATA, EBUSY while open */
   deleteThin(id: number): void {
+    for (const _ of this.deleteThinInSteps(id));
+  }
+
+  /** The same in steps. In between others may look up what is mapped; nobody may change anything or commit. */
+  *deleteThinInSteps(id: number): Generator<void, void> {
     this.#enterService();
     const device = this.#touch(id);
     if (device.openCount > 0) {
@@ -272,7 +278,18 @@ export class ThinMetadata {
     this.#devices.delete(id);
     const store = this.#store;
     store.detailsRoot = remove(store.trees.details, store.detailsRoot, id).root;
-    store.mappingRoot = remove(store.trees.devices, store.mappingRoot, id).root;
+    const { devices, mappings } = store.trees;
+    let root: number | undefined;
+    const dec: Tree["value"]["dec"] = (view, offset) => {
+      root = getU64(view, offset);
+    };
+    store.mappingRoot = remove({ ...devices, value: { ...devices.value, dec } }, store.mappingRoot, id).root;
+    if (root !== undefined) {
+      for (const _ of deleteTreeInSteps(mappings, root)) {
+        this.#blocks.trim();
+        yield;
+      }
+    }
     this.#blocks.trim();
   }
 

@@ -7,6 +7,7 @@
  * drops the transaction, marks the pool as in need of a check and leaves it read-only.
  * Source: thin-engine sections 5 to 9.
  */
+import { setImmediate as turn } from "node:timers/promises";
 import { IoError, invariant, messageOf, SpaceError, StateError, type UdmError } from "../errors/index.js";
 import type { BlockDevice, SyncIo } from "../io/index.js";
 import { metadataBlocksOf, ThinMetadata } from "./metadata.js";
@@ -88,6 +89,7 @@ export class Pool {
   readonly #thins = new Set<ThinDevice>();
   readonly #spaceWaiters: Waiter[] = [];
   readonly #resumeWaiters: (() => void)[] = [];
+  /** While it is set nobody changes the metadata: a commit, or a change in steps. */
   #committing: Promise<void> | undefined;
   /** Waits for the one under way to end. */
   #nextCommit: Promise<void> | undefined;
@@ -346,7 +348,9 @@ export class Pool {
     const message = parsePoolMessage(words);
     if (message.kind === "reserveSnapshot") await this.commit();
     while (this.isCommitting) await this.untilCommitted();
-    this.change(words[0]!, () => this.#carryOut(message));
+    if (message.kind === "delete") {
+      await this.#changeInSteps("delete", this.metadata.deleteThinInSteps(message.id));
+    } else this.change(words[0]!, () => this.#carryOut(message));
     options.onChanged?.();
     await this.commit();
   }
@@ -592,21 +596,44 @@ export class Pool {
 
   // --- helpers ---
 
-  #carryOut(message: PoolMessage): void {
+  #carryOut(message: Exclude<PoolMessage, { kind: "delete" }>): void {
     const { metadata } = this;
     switch (message.kind) {
       case "createThin":
         return metadata.createThin(message.id);
       case "createSnapshot":
         return metadata.createSnapshot(message.id, message.origin);
-      case "delete":
-        return metadata.deleteThin(message.id);
       case "setTransactionId":
         return metadata.setTransactionId(message.from, message.to);
       case "reserveSnapshot":
         return metadata.reserveSnapshot();
       case "releaseSnapshot":
         return metadata.releaseSnapshot();
+    }
+  }
+
+  /**
+   * A change that takes long: what is mapped is read and written between its steps. As during a commit nobody else changes
+   * the metadata, so that what comes out is what one step would have made.
+   */
+  async #changeInSteps(operation: string, steps: Iterator<void>): Promise<void> {
+    const first = this.change(operation, () => steps.next());
+    if (first.done === true) return;
+    const running = this.#goOn(operation, steps);
+    this.#committing = running;
+    try {
+      await running;
+    } finally {
+      this.#committing = undefined;
+    }
+  }
+
+  async #goOn(operation: string, steps: Iterator<void>): Promise<void> {
+    try {
+      do await turn();
+      while (steps.next().done !== true);
+    } catch (error) {
+      throw this.#operationFailed(operation, error);
     }
   }
 

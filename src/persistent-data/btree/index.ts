@@ -18,4 +18,4 @@ export {
 } from "./node.js";
 export { type Removed, remove, removeRun } from "./remove.js";
 export { eachRun, emptyTree, MAX_DEPTH, readNode, type Tree, type ValueType } from "./tree.js";
-export { deleteTree, type LeafVisitor, walkLeaves } from "./walk.js";
+export { deleteTree, deleteTreeInSteps, type LeafVisitor, walkLeaves } from "./walk.js";

@@ -41,24 +41,57 @@ function walkNode(
  * Gives up one reference to a tree: blocks that nobody else refers to are freed with what they own, others lose a count.
  */
 export function deleteTree(tree: Tree, root: number): void {
-  deleteNode(tree, root, 0, 0, Number.POSITIVE_INFINITY);
+  for (const _ of deleteTreeInSteps(tree, root));
 }
 
-function deleteNode(tree: Tree, blocknr: number, depth: number, low: number, high: number): void {
+/**
+ * The same in steps of some leaves. In between blocks may be read and let go from the cache, but nothing may be changed.
+ */
+export function* deleteTreeInSteps(tree: Tree, root: number): Generator<void, void> {
+  yield* deleteNode(tree, { blocknr: root, low: 0, high: Number.POSITIVE_INFINITY }, 0, { leaves: 0 });
+}
+
+const LEAVES_PER_STEP = 8;
+
+interface Child {
+  readonly blocknr: number;
+  readonly low: number;
+  readonly high: number;
+}
+
+function* deleteNode(
+  tree: Tree,
+  { blocknr, low, high }: Child,
+  depth: number,
+  done: { leaves: number },
+): Generator<void, void> {
   const { transaction } = tree;
   if (transaction.spaceMap.count(blocknr) > 1) {
     transaction.dec(blocknr);
     return;
   }
   const { view } = readNode(tree, blocknr, depth, low, high);
-  const nr = nrEntriesOf(view);
   if (isLeaf(view)) {
-    tree.value.dec?.(view, valueOffset(view, 0), nr);
+    tree.value.dec?.(view, valueOffset(view, 0), nrEntriesOf(view));
+    done.leaves++;
   } else {
-    for (let index = 0; index < nr; index++) {
-      const childHigh = index + 1 < nr ? keyAt(view, index + 1) : high;
-      deleteNode(tree, childAt(view, index), depth + 1, keyAt(view, index), childHigh);
+    for (const child of childrenOf(view, high)) {
+      yield* deleteNode(tree, child, depth + 1, done);
+      if (done.leaves < LEAVES_PER_STEP) continue;
+      done.leaves = 0;
+      yield;
     }
   }
   transaction.dec(blocknr);
+}
+
+/** All at once: the block may be gone from the cache by the time the last is looked at. */
+function childrenOf(view: ReadView, high: number): readonly Child[] {
+  const children: Child[] = [];
+  const nr = nrEntriesOf(view);
+  for (let index = 0; index < nr; index++) {
+    const childHigh = index + 1 < nr ? keyAt(view, index + 1) : high;
+    children.push({ blocknr: childAt(view, index), low: keyAt(view, index), high: childHigh });
+  }
+  return children;
 }
