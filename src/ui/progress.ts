@@ -26,7 +26,7 @@ export function progressBar(
   return {
     update(doneBytes, totalBytes) {
       const now = options.now();
-      if (now - drawnAt < REDRAW_MS && doneBytes < totalBytes) return;
+      if (now - drawnAt < REDRAW_MS && (doneBytes < totalBytes || totalBytes === 0)) return;
       drawnAt = now;
       isDrawn = true;
       const line = barLine({
@@ -45,7 +45,10 @@ export function progressBar(
   };
 }
 
-/** `import base [#####.....]  50% 1G/2G 512M/s 2s left`, never wider than the screen. */
+/**
+ * `import base [#####.....]  50% 1G/2G 512M/s 2s left`, never wider than the screen; `import base 1G 512M/s` where nobody
+ * knows how much there is (a total of 0).
+ */
 export function barLine(state: {
   readonly label: string;
   readonly doneBytes: number;
@@ -54,8 +57,12 @@ export function barLine(state: {
   readonly width: number;
   readonly isUtf8: boolean;
 }): string {
-  const share = state.totalBytes === 0 ? 1 : Math.min(1, state.doneBytes / state.totalBytes);
   const perSecond = state.elapsedMs <= 0 ? 0 : Math.round((state.doneBytes / state.elapsedMs) * 1000);
+  if (state.totalBytes === 0) {
+    const soFar = `${state.label} ${formatBytes(state.doneBytes)} ${formatBytes(perSecond)}/s`;
+    return soFar.slice(0, Math.max(0, state.width - 1));
+  }
+  const share = Math.min(1, state.doneBytes / state.totalBytes);
   const left = perSecond === 0 ? "" : ` ${Math.ceil((state.totalBytes - state.doneBytes) / perSecond)}s left`;
   const numbers = `${String(Math.floor(share * 100)).padStart(3)}% ${formatBytes(state.doneBytes)}/${formatBytes(state.totalBytes)} ${formatBytes(perSecond)}/s${left}`;
   const room = Math.min(40, state.width - state.label.length - numbers.length - 5);

@@ -69,6 +69,11 @@ describe("progress", () => {
     );
   });
 
+  test("where nobody knows how much there is, it tells how far it came", () => {
+    expect(barLine({ ...state, totalBytes: 0, width: 80 })).toBe("import base 512M 512M/s");
+    expect(barLine({ ...state, totalBytes: 0, width: 9 })).toBe("import b");
+  });
+
   test("it is never wider than the screen", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 200 }), fc.nat(2 ** 40), (width, doneBytes) => {

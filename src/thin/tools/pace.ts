@@ -45,7 +45,10 @@ export class Pace {
   /** The same for work that must not be ended here. @returns whether it was time */
   async breathe(done: number): Promise<boolean> {
     if (performance.now() - this.#since <= SLICE_MS) return false;
-    this.#options.onProgress?.(Math.min(this.base + done, this.total), this.total);
+    this.#options.onProgress?.(
+      this.total === 0 ? this.base + done : Math.min(this.base + done, this.total),
+      this.total,
+    );
     await new Promise((resolve) => setImmediate(resolve));
     this.#since = performance.now();
     return true;
