@@ -40,6 +40,8 @@ const SLOTS = 24;
 const LANES = 3;
 /** Of a process of thin_check. */
 const MAX_CPU_SECONDS = 20;
+/** By so much a case of the catalogue grows a device. */
+const GROWN_BYTES = 64 * METADATA_BLOCK_BYTES;
 const HEADER_BYTES = 64;
 const SECTOR_BYTES = 512;
 const KINDS: Readonly<Record<UsedBlock["kind"], Kind>> = {
@@ -90,22 +92,44 @@ export interface FuzzBase {
   readonly bytes: Uint8Array;
 }
 
-interface PreparedBase extends FuzzBase {
+class PreparedBase implements FuzzBase {
+  readonly name: string;
+  readonly bytes: Uint8Array;
   readonly used: readonly UsedBlock[];
   /** Blocks that are sound nodes, used or left over. */
   readonly nodes: readonly number[];
   /** Blocks with anything in them. */
   readonly written: readonly number[];
   readonly nrBlocks: number;
-}
+  /** The base, and behind it zeros for devices that grow. */
+  readonly #lent: Uint8Array;
 
-function prepare(base: FuzzBase): PreparedBase {
-  const image = new MetadataImage(base.bytes);
-  const nrBlocks = base.bytes.length / METADATA_BLOCK_BYTES;
-  const all = Array.from({ length: nrBlocks }, (_, index) => index);
-  const written = all.filter((block) => image.block(block).some((byte) => byte !== 0));
-  const nodes = written.filter((block) => image.hasRightChecksum(block, "node") && image.u64(block, 8) === block);
-  return { ...base, used: image.used(), nodes, written, nrBlocks };
+  constructor({ name, bytes }: FuzzBase) {
+    this.name = name;
+    this.bytes = bytes;
+    const image = new MetadataImage(bytes);
+    this.nrBlocks = bytes.length / METADATA_BLOCK_BYTES;
+    const all = Array.from({ length: this.nrBlocks }, (_, index) => index);
+    this.written = all.filter((block) => image.block(block).some((byte) => byte !== 0));
+    this.nodes = this.written.filter((each) => image.hasRightChecksum(each, "node") && image.u64(each, 8) === each);
+    this.used = image.used();
+    this.#lent = new Uint8Array(bytes.length + GROWN_BYTES);
+    this.#lent.set(bytes);
+  }
+
+  original(block: number): Uint8Array {
+    return this.bytes.subarray(block * METADATA_BLOCK_BYTES, (block + 1) * METADATA_BLOCK_BYTES);
+  }
+
+  /** The bytes of an image, until it is given back. */
+  lend({ blocks, sizeBytes }: Mutated): Uint8Array {
+    for (const [number, block] of blocks) this.#lent.set(block, number * METADATA_BLOCK_BYTES);
+    return this.#lent.subarray(0, sizeBytes);
+  }
+
+  giveBack({ blocks }: Mutated): void {
+    for (const number of blocks.keys()) this.#lent.set(this.original(number), number * METADATA_BLOCK_BYTES);
+  }
 }
 
 // --- damage ---
@@ -345,7 +369,7 @@ export async function fuzzMetadata({ bases, from, count, onProgress }: FuzzOptio
     explained: new Map(),
     wrong: [],
   };
-  const prepared = bases.map(prepare);
+  const prepared = bases.map((base) => new PreparedBase(base));
   const folder = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "udm-fuzz-"));
   const slots = new Map<string, SlotFiles>();
   try {
@@ -382,7 +406,7 @@ export function mutatedImage(
   bases: readonly FuzzBase[],
   number: number,
 ): { readonly bytes: Uint8Array; readonly what: string } {
-  const base = prepare(bases[Math.floor(number / SLOTS) % bases.length]!);
+  const base = new PreparedBase(bases[Math.floor(number / SLOTS) % bases.length]!);
   const mutated = new Mutator(base, new Random(number)).run();
   return { bytes: imageOf(base, mutated), what: `${base.name}: ${mutated.what.join("; ")}` };
 }
@@ -421,7 +445,7 @@ async function look(options: {
   readonly number: number;
 }): Promise<CheckReport | undefined> {
   const { base, image, result, number } = options;
-  const bytes = imageOf(base, image);
+  const bytes = base.lend(image);
   const name = `image ${number} (${base.name}: ${image.what.join("; ")})`;
   const device = new ArrayDevice(bytes, bytes.length);
   const nrBlocks = Math.floor(bytes.length / METADATA_BLOCK_BYTES);
@@ -465,6 +489,7 @@ async function look(options: {
   }
   if (number % REPAIR_EVERY === 0) await attempt("repair", TOOL_READS, (store) => repair(store, base, name, result));
   if (report?.verdict === "harmless") mend(bytes, report, name, result);
+  base.giveBack(image);
   return report;
 }
 
@@ -484,7 +509,8 @@ async function repair(store: BlockStore, base: PreparedBase, name: string, resul
   const { forest, candidates } = await findCandidates(store, { overrides: {}, pace: new Pace() });
   const [candidate] = candidates;
   if (candidate === undefined) return;
-  const output = new ArrayDevice(new Uint8Array(base.bytes.length * 2), base.bytes.length * 2);
+  const outputBytes = (2 * base.written.length + 64) * METADATA_BLOCK_BYTES;
+  const output = new ArrayDevice(new Uint8Array(outputBytes), outputBytes);
   await repairMetadata(output, { forest, candidate, pace: new Pace() });
   result.repaired++;
   const report = await checkMetadata(new BlockStore(output), { pace: new Pace() });
@@ -549,7 +575,7 @@ class SlotFiles {
       const path = join(folder, `${base.name.replaceAll(/\W/g, "-")}-${slot}`);
       const fd = openSync(path, "w+");
       ftruncateSync(fd, base.bytes.length);
-      for (const block of base.written) this.#write(fd, block, this.#original(block));
+      for (const block of base.written) this.#write(fd, block, this.base.original(block));
       this.#fds.push(fd);
       this.#paths.push(path);
     }
@@ -567,9 +593,9 @@ class SlotFiles {
     if (image.sizeBytes !== base.bytes.length) {
       ftruncateSync(fd, base.bytes.length);
       const firstLost = Math.floor(image.sizeBytes / METADATA_BLOCK_BYTES);
-      for (const block of base.written) if (block >= firstLost) this.#write(fd, block, this.#original(block));
+      for (const block of base.written) if (block >= firstLost) this.#write(fd, block, this.base.original(block));
     }
-    for (const block of image.blocks.keys()) this.#write(fd, block, this.#original(block));
+    for (const block of image.blocks.keys()) this.#write(fd, block, this.base.original(block));
   }
 
   /** Exit statuses of thin_check on the first slots. */
@@ -595,10 +621,6 @@ for f; do { thin_check -q "$f" >/dev/null 2>&1; echo "$n $?"; } & n=$((n + 1)); 
 
   close(): void {
     for (const fd of this.#fds.splice(0)) closeSync(fd);
-  }
-
-  #original(block: number): Uint8Array {
-    return this.base.bytes.subarray(block * METADATA_BLOCK_BYTES, (block + 1) * METADATA_BLOCK_BYTES);
   }
 
   #write(fd: number, block: number, bytes: Uint8Array): void {

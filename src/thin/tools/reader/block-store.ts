@@ -48,7 +48,7 @@ export class BlockStore {
   readonly #io: SyncIo;
   /** By block: 0 not looked at, a kind it is sound as, or PROBLEM_BASE * kind + problem. */
   readonly #state: Uint8Array;
-  readonly #span = new BlockBuffer(SPAN_BLOCKS);
+  readonly #span: BlockBuffer;
   #blocksRead = 0;
 
   /** @throws StateError EINVAL when the device is too small to hold a superblock, EOPNOTSUPP when it cannot be read at once */
@@ -65,6 +65,7 @@ export class BlockStore {
       });
     }
     this.#io = device.sync;
+    this.#span = new BlockBuffer(Math.min(SPAN_BLOCKS, this.nrBlocks));
     this.#state = new Uint8Array(this.nrBlocks);
   }
 

@@ -20,9 +20,12 @@ export interface TreeDamage {
 /** Children read ahead at once. */
 const BATCH = 64;
 
+const NO_BLOCKS = new BlockBuffer(0);
+
 class Frame {
   readonly node = new BlockBuffer(1);
-  readonly children = new BlockBuffer(BATCH);
+  /** Room for as many children as were ever read ahead. */
+  children = NO_BLOCKS;
   readonly #order = new Float64Array(BATCH);
   readonly #list = new Uint32Array(BATCH);
   readonly slotOf = new Int16Array(BATCH);
@@ -54,6 +57,7 @@ class Frame {
       this.slotOf[index - this.from] = -1;
       if (child > 0 && store.isInside(child)) this.#order[count++] = child * BATCH + (index - this.from);
     }
+    if (count > this.children.capacity) this.children = new BlockBuffer(Math.min(BATCH, 2 * count));
     const sorted = this.#order.subarray(0, count).sort();
     for (let slot = 0; slot < count; slot++) {
       const child = Math.floor(sorted[slot]! / BATCH);
