@@ -63,6 +63,8 @@ export interface Run {
 const WINDOW_BITMAPS = 8224;
 const WINDOW_BLOCKS = WINDOW_BITMAPS * ENTRIES_PER_BITMAP;
 const MAX_COUNTED = 65535;
+/** High halves of mappings below it belong to data blocks below 2^31. */
+const HIGH_OF_INTEGERS = 0x800000;
 const METADATA_BLOCK_SECTORS = 8;
 /** Ways that are listed for one device. */
 const MAX_WAYS = 100;
@@ -316,8 +318,8 @@ class Checker {
     pace.total = isSnapshotOnly ? store.nrBlocks : Math.min(live.metadataMap.nrAllocated, store.nrBlocks);
     await mappings.run((blocknr, words, _at, nr, at) => {
       entries[blocknr] = nr;
-      window.count(words, at, nr);
-      outside.look(blocknr, words, at, nr);
+      const isInside = window.count(words, at, nr);
+      if (!isInside || window.newest > live.time) outside.look(blocknr, words, at, nr);
     });
     pace.base = mappings.nrLeaves + mappings.nrInternals;
     this.#leaves = mappings.nrLeaves;
@@ -500,6 +502,8 @@ class DataWindow {
   #nr: number;
   /** Counts that two bytes do not hold: there can be few, as each takes as many mappings. */
   readonly #large = new Map<number, number>();
+  /** Latest time in the leaf that was counted last. */
+  newest = 0;
 
   constructor(nr: number) {
     this.#nr = nr;
@@ -513,16 +517,29 @@ class DataWindow {
     this.#large.clear();
   }
 
-  count(words: Uint32Array, at: number, nr: number): void {
+  /** @returns whether all mappings of the leaf lead into the window */
+  count(words: Uint32Array, at: number, nr: number): boolean {
     const counts = this.#counts;
+    const first = this.#first;
+    const length = this.#nr;
     const end = at + nr * 2;
+    let inside = 0;
+    let newest = 0;
     for (let word = at; word < end; word += 2) {
-      const block = words[word + 1]! * 256 + (words[word]! >>> 24) - this.#first;
-      if (block < 0 || block >= this.#nr) continue;
-      const before = counts[block]!;
-      if (before < MAX_COUNTED) counts[block] = before + 1;
-      else this.#large.set(block, (this.#large.get(block) ?? MAX_COUNTED) + 1);
+      const low = words[word]!;
+      const high = words[word + 1]!;
+      const time = low & 0xffffff;
+      if (time > newest) newest = time;
+      // Small numbers stay integers.
+      const index = high < HIGH_OF_INTEGERS ? ((high << 8) | (low >>> 24)) - first : high * 256 + (low >>> 24) - first;
+      if (index < 0 || index >= length) continue;
+      inside++;
+      const before = counts[index]!;
+      if (before < MAX_COUNTED) counts[index] = before + 1;
+      else this.#large.set(index, (this.#large.get(index) ?? MAX_COUNTED) + 1);
     }
+    this.newest = newest;
+    return inside === nr;
   }
 
   /** Fills in the counts of the blocks from `first` on. */
