@@ -1,20 +1,23 @@
 /** Block status: what a server tells of stretches, in the two contexts it has. */
 import type { Extent } from "../io/index.js";
-import type { SharedExtent } from "./export.js";
+import type { NbdExport, SharedExtent } from "./export.js";
+import { type Agreement, CONTEXT_ID } from "./handshake.js";
 import { SHARED_HOLE, SHARED_SHARED, STATE_HOLE, STATE_ZERO, STATUS_CHUNK, viewOf } from "./protocol.js";
 
 const MAX_STATUS_EXTENTS = 2 ** 16;
+/** Status is looked up in stretches of this size. */
+const STATUS_WINDOW_BYTES = 256 * 2 ** 20;
 
-export function allocationState(kind: Extent["kind"]): number {
+function allocationState(kind: Extent["kind"]): number {
   return kind === "zeros" ? STATE_HOLE | STATE_ZERO : 0;
 }
 
-export function sharingState(kind: SharedExtent["kind"]): number {
+function sharingState(kind: SharedExtent["kind"]): number {
   return kind === "hole" ? SHARED_HOLE : kind === "shared" ? SHARED_SHARED : 0;
 }
 
 /** Extents of a status reply, from the request's offset on. */
-export class StatusList {
+class StatusList {
   readonly #lengths: number[] = [];
   readonly #states: number[] = [];
   #isFull = false;
@@ -60,4 +63,37 @@ export class StatusList {
     }
     return bytes;
   }
+}
+
+/**
+ * What block status is answered with, one chunk for each context asked for, its head still to be written.
+ * @throws what asking the device throws
+ */
+export async function statusReplies(
+  source: NbdExport,
+  contexts: Agreement["contexts"],
+  offset: number,
+  length: number,
+  isOne: boolean,
+): Promise<readonly Uint8Array[]> {
+  const replies: Uint8Array[] = [];
+  if (contexts.allocation) {
+    const list = new StatusList(CONTEXT_ID.allocation, isOne);
+    for (let at = offset; at < offset + length && !list.isFull; ) {
+      const found = await source.extents(at, Math.min(STATUS_WINDOW_BYTES, offset + length - at));
+      for (const each of found) at = list.add(at, each, allocationState(each.kind));
+      if (found.length === 0) break;
+    }
+    replies.push(list.chunk(length));
+  }
+  if (contexts.sharing) {
+    const list = new StatusList(CONTEXT_ID.sharing, isOne);
+    for (let at = offset; at < offset + length && !list.isFull; ) {
+      const found = await source.sharing!(at, Math.min(STATUS_WINDOW_BYTES, offset + length - at));
+      for (const each of found) at = list.add(at, each, sharingState(each.kind));
+      if (found.length === 0) break;
+    }
+    replies.push(list.chunk(length));
+  }
+  return replies;
 }

@@ -11,7 +11,7 @@
  * long request is served in pieces; after TURN_REQUESTS requests or TURN_BYTES bytes others have their turn.
  */
 import type { NbdExport } from "./export.js";
-import { type Agreement, CONTEXT_ID } from "./handshake.js";
+import type { Agreement } from "./handshake.js";
 import {
   ALLOWED_FLAGS,
   CHUNK,
@@ -20,7 +20,6 @@ import {
   CMD,
   CMD_FLAG,
   DATA_CHUNK,
-  ERROR_CHUNK,
   MAX_PAYLOAD_BYTES,
   NBD_ERROR,
   nbdErrorOf,
@@ -30,13 +29,13 @@ import {
   SIMPLE_REPLY,
   viewOf,
 } from "./protocol.js";
+import { ReceiveBuffer } from "./receive-buffer.js";
 import { putChunk, putDataChunk, putSimpleReply } from "./reply-bytes.js";
-import { allocationState, StatusList, sharingState } from "./status-list.js";
+import { ReplyQueue, type Sender } from "./reply-queue.js";
+import { statusReplies } from "./status-list.js";
 
-/** Where replies go. */
-export interface Sink {
-  /** Takes what it can of [from, to) without waiting. @returns how many bytes */
-  send(bytes: Uint8Array, from: number, to: number): number;
+/** Where replies go, and who is told how it goes on. */
+export interface Sink extends Sender {
   /** The session is over: nothing will be sent any more. Called once. */
   ended(reason: string | undefined): void;
   /** `run` is to be called again soon, after others had their turn. */
@@ -55,19 +54,12 @@ export interface TransmissionLimits {
 
 export const DEFAULT_LIMITS: TransmissionLimits = { maxInFlightBytes: 64 * 2 ** 20, maxInFlight: 1024 };
 
-/** Received bytes: requests and the data of writes up to this size lie here until they are served. */
-const RX_BYTES = 512 * 1024;
 /** A write longer than this is handed on as it comes in. */
 const STREAM_BYTES = 192 * 1024;
 /** Pieces in which long requests are served; small enough to stay in a processor's cache. */
 const PIECE_BYTES = 256 * 1024;
-const TX_BYTES = 640 * 1024;
-/** Replies leave when so much has gathered, though more requests are at hand. */
-const SEND_BYTES = 128 * 1024;
 const TURN_REQUESTS = 256;
 const TURN_BYTES = 4 * 2 ** 20;
-/** Status is looked up in stretches of this size. */
-const STATUS_WINDOW_BYTES = 256 * 2 ** 20;
 
 /** A read that goes out in pieces. */
 interface LongRead {
@@ -99,19 +91,8 @@ export class Transmission {
   readonly #sink: Sink;
   readonly #limits: TransmissionLimits;
 
-  readonly #rx = new Uint8Array(new ArrayBuffer(RX_BYTES));
-  readonly #rxView = viewOf(this.#rx);
-  #rxStart = 0;
-  #rxEnd = 0;
-
-  readonly #tx = new Uint8Array(new ArrayBuffer(TX_BYTES));
-  readonly #txView = viewOf(this.#tx);
-  #txStart = 0;
-  #txEnd = 0;
-  /** Whole replies of what had to wait, and how much of the first is sent. */
-  readonly #ready: Uint8Array[] = [];
-  #readySent = 0;
-  #isBlocked = false;
+  readonly #rx = new ReceiveBuffer();
+  readonly #replies: ReplyQueue;
 
   #longRead: LongRead | undefined;
   #longWrite: LongWrite | undefined;
@@ -129,6 +110,7 @@ export class Transmission {
     this.#isStructured = agreement.isStructured;
     this.#contexts = agreement.contexts;
     this.#sink = sink;
+    this.#replies = new ReplyQueue(agreement.isStructured, sink);
     this.#limits = limits;
   }
 
@@ -136,28 +118,24 @@ export class Transmission {
 
   /** Where received bytes are to be put. */
   get roomBuffer(): Uint8Array {
-    return this.#longWrite?.rest ?? this.#rx;
+    return this.#longWrite?.rest ?? this.#rx.bytes;
   }
   get roomStart(): number {
     const write = this.#longWrite;
-    return write?.rest === undefined ? this.#rxEnd : write.filled;
+    return write?.rest === undefined ? this.#rx.end : write.filled;
   }
   /** How many; 0 while nothing is to be received. */
   get room(): number {
-    if (this.#isClosing || this.#isBlocked) return 0;
+    if (this.#isClosing || this.#replies.isBlocked) return 0;
     const write = this.#longWrite;
     if (write?.rest !== undefined) return write.left;
-    if (this.#rxStart === this.#rxEnd) {
-      this.#rxStart = 0;
-      this.#rxEnd = 0;
-    } else if (this.#rxEnd === RX_BYTES && this.#rxStart > 0) this.#compact();
-    return RX_BYTES - this.#rxEnd;
+    return this.#rx.makeRoom();
   }
 
   /** So many bytes were put there; `run` serves them. */
   received(count: number): void {
     const write = this.#longWrite;
-    if (write?.rest === undefined) this.#rxEnd += count;
+    if (write?.rest === undefined) this.#rx.end += count;
     else {
       write.filled += count;
       write.left -= count;
@@ -189,14 +167,12 @@ export class Transmission {
     this.#isClosing = true;
     this.#longRead = undefined;
     this.#longWrite = undefined;
-    this.#ready.length = 0;
-    this.#txStart = this.#txEnd = 0;
-    this.#isBlocked = false;
+    this.#replies.clear();
     this.#endWhenDone();
   }
 
   get isBlocked(): boolean {
-    return this.#isBlocked;
+    return this.#replies.isBlocked;
   }
   /** Requests that wait for a device. */
   get inFlight(): number {
@@ -214,11 +190,11 @@ export class Transmission {
    */
   run(holdsBack = false): void {
     if (this.#isOver) return;
-    this.#isBlocked = false;
-    if (!holdsBack && (this.#txStart > 0 || this.#ready.length > 0)) this.#send();
+    this.#replies.tryAgain();
+    if (!holdsBack && this.#replies.hasOlder) this.#replies.send();
     let requests = 0;
     let bytes = 0;
-    while (!this.#isBlocked) {
+    while (!this.#replies.isBlocked) {
       if (this.#longRead !== undefined) bytes += this.#continueRead(this.#longRead);
       else if (this.#longWrite !== undefined) {
         const took = this.#continueWrite(this.#longWrite);
@@ -229,7 +205,7 @@ export class Transmission {
         bytes += took;
       } else {
         if (this.#isClosing || this.#isFull) break;
-        const took = this.#rxEnd - this.#rxStart < REQUEST.size ? -1 : this.#takeRequest();
+        const took = this.#rx.size < REQUEST.size ? -1 : this.#takeRequest();
         if (took < 0) {
           this.#noMore();
           break;
@@ -242,14 +218,14 @@ export class Transmission {
         break;
       }
     }
-    if (holdsBack && this.#txEnd - this.#txStart < SEND_BYTES) return;
-    this.#send();
+    if (holdsBack && !this.#replies.isMuch) return;
+    this.#replies.send();
     this.#endWhenDone();
   }
 
   /** A request is not whole: when nothing more comes it never will be. */
   #noMore(): void {
-    if (this.#isInputOver && !this.#isBlocked) this.#stop(undefined);
+    if (this.#isInputOver && !this.#replies.isBlocked) this.#stop(undefined);
   }
 
   get #isFull(): boolean {
@@ -258,8 +234,8 @@ export class Transmission {
 
   /** @returns bytes it was about, -1 when it cannot be taken yet */
   #takeRequest(): number {
-    const view = this.#rxView;
-    const at = this.#rxStart;
+    const view = this.#rx.view;
+    const at = this.#rx.start;
     if (view.getUint32(at) !== REQUEST_MAGIC) {
       this.#stop("a request without its magic number");
       return -1;
@@ -274,9 +250,9 @@ export class Transmission {
     const isKnown = allowed !== undefined && (flags & ~allowed) === 0;
     if (type === CMD.read && isKnown) return this.#read(flags, cookieHigh, cookieLow, offset, length);
     if (type === CMD.write) return this.#write(flags, cookieHigh, cookieLow, offset, length, isKnown);
-    this.#rxStart += REQUEST.size;
+    this.#rx.start += REQUEST.size;
     if (!isKnown) {
-      this.#replyError(cookieHigh, cookieLow, NBD_ERROR.EINVAL);
+      this.#replies.putError(cookieHigh, cookieLow, NBD_ERROR.EINVAL);
       return 0;
     }
     this.#command(type, flags, cookieHigh, cookieLow, offset, length);
@@ -293,14 +269,14 @@ export class Transmission {
   #read(flags: number, cookieHigh: number, cookieLow: number, offset: number, length: number): number {
     const isInside = this.#isInside(offset, length);
     if (!isInside || length === 0 || length > MAX_PAYLOAD_BYTES) {
-      this.#rxStart += REQUEST.size;
+      this.#rx.start += REQUEST.size;
       const isEmpty = isInside && length === 0;
-      this.#replyError(cookieHigh, cookieLow, isEmpty ? 0 : NBD_ERROR.EINVAL);
+      this.#replies.putError(cookieHigh, cookieLow, isEmpty ? 0 : NBD_ERROR.EINVAL);
       return 0;
     }
     const isDf = (flags & CMD_FLAG.df) !== 0;
     if (length > PIECE_BYTES) {
-      this.#rxStart += REQUEST.size;
+      this.#rx.start += REQUEST.size;
       if (this.#isStructured && !isDf) {
         this.#longRead = { cookieHigh, cookieLow, at: offset, end: offset + length };
         return 0;
@@ -309,22 +285,22 @@ export class Transmission {
       return length;
     }
     const header = this.#isStructured ? DATA_CHUNK.size : SIMPLE_REPLY.size;
-    if (!this.#makeRoom(header + length)) return -1;
-    this.#rxStart += REQUEST.size;
-    const at = this.#txEnd;
-    const data = this.#tx.subarray(at + header, at + header + length);
+    if (!this.#replies.makeRoom(header + length)) return -1;
+    this.#rx.start += REQUEST.size;
+    const { end: at } = this.#replies;
+    const data = this.#replies.bytes.subarray(at + header, at + header + length);
     let done: number;
     try {
       done = this.#export.tryRead(offset, data);
     } catch (error) {
-      this.#replyError(cookieHigh, cookieLow, nbdErrorOf(error));
+      this.#replies.putError(cookieHigh, cookieLow, nbdErrorOf(error));
       return 0;
     }
     if (done === length) {
       if (this.#isStructured) {
-        putDataChunk(this.#txView, at, CHUNK_DONE, cookieHigh, cookieLow, offset, length);
-      } else putSimpleReply(this.#txView, at, 0, cookieHigh, cookieLow);
-      this.#txEnd = at + header + length;
+        putDataChunk(this.#replies.view, at, CHUNK_DONE, cookieHigh, cookieLow, offset, length);
+      } else putSimpleReply(this.#replies.view, at, 0, cookieHigh, cookieLow);
+      this.#replies.end = at + header + length;
     } else {
       const reply = new Uint8Array(header + length);
       if (done > 0) reply.set(data.subarray(0, done), header);
@@ -357,22 +333,22 @@ export class Transmission {
       else putSimpleReply(view, 0, 0, cookieHigh, cookieLow);
       this.#finish(length, reply);
     } catch (error) {
-      this.#finish(length, this.#errorReply(cookieHigh, cookieLow, nbdErrorOf(error)));
+      this.#finish(length, this.#replies.errorReply(cookieHigh, cookieLow, nbdErrorOf(error)));
     }
   }
 
   /** The next piece of a long read. @returns bytes read */
   #continueRead(read: LongRead): number {
     const length = Math.min(PIECE_BYTES, read.end - read.at);
-    if (!this.#makeRoom(DATA_CHUNK.size + length)) return 0;
-    const at = this.#txEnd;
+    if (!this.#replies.makeRoom(DATA_CHUNK.size + length)) return 0;
+    const { end: at } = this.#replies;
     const first = at + DATA_CHUNK.size;
     let done: number;
     try {
-      done = this.#export.tryRead(read.at, this.#tx.subarray(first, first + length));
+      done = this.#export.tryRead(read.at, this.#replies.bytes.subarray(first, first + length));
     } catch (error) {
       this.#longRead = undefined;
-      this.#replyError(read.cookieHigh, read.cookieLow, nbdErrorOf(error));
+      this.#replies.putError(read.cookieHigh, read.cookieLow, nbdErrorOf(error));
       return 0;
     }
     if (done < length) {
@@ -382,8 +358,8 @@ export class Transmission {
       return 0;
     }
     const isLast = read.at + length === read.end;
-    putDataChunk(this.#txView, at, isLast ? CHUNK_DONE : 0, read.cookieHigh, read.cookieLow, read.at, length);
-    this.#txEnd = first + length;
+    putDataChunk(this.#replies.view, at, isLast ? CHUNK_DONE : 0, read.cookieHigh, read.cookieLow, read.at, length);
+    this.#replies.end = first + length;
     read.at += length;
     if (isLast) this.#longRead = undefined;
     return length;
@@ -409,7 +385,7 @@ export class Transmission {
         this.#push(reply);
       }
     } catch (error) {
-      last = this.#errorReply(cookieHigh, cookieLow, nbdErrorOf(error));
+      last = this.#replies.errorReply(cookieHigh, cookieLow, nbdErrorOf(error));
     }
     this.#finish(total, last);
   }
@@ -431,22 +407,22 @@ export class Transmission {
     const isFua = (flags & CMD_FLAG.fua) !== 0;
     const size = REQUEST.size + length;
     if (error !== 0 || length > STREAM_BYTES) {
-      this.#rxStart += REQUEST.size;
+      this.#rx.start += REQUEST.size;
       this.#longWrite = { cookieHigh, cookieLow, isFua, at: offset, left: length, error, rest: undefined, filled: 0 };
       return 0;
     }
-    if (this.#rxEnd - this.#rxStart < size) {
-      if (this.#rxStart + size > RX_BYTES) this.#compact();
+    if (this.#rx.size < size) {
+      this.#rx.makeWhole(size);
       return -1;
     }
-    const first = this.#rxStart + REQUEST.size;
-    this.#rxStart += size;
-    const data = this.#rx.subarray(first, first + length);
+    const first = this.#rx.start + REQUEST.size;
+    this.#rx.start += size;
+    const data = this.#rx.bytes.subarray(first, first + length);
     let done: number;
     try {
       done = length === 0 ? 0 : this.#export.tryWrite(offset, data);
     } catch (failure) {
-      this.#replyError(cookieHigh, cookieLow, nbdErrorOf(failure));
+      this.#replies.putError(cookieHigh, cookieLow, nbdErrorOf(failure));
       return length;
     }
     if (done < length) this.#writeLater(offset + done, data.slice(done), cookieHigh, cookieLow, isFua);
@@ -464,7 +440,7 @@ export class Transmission {
 
   #wrote(cookieHigh: number, cookieLow: number, isFua: boolean): void {
     if (isFua) this.#flush(cookieHigh, cookieLow);
-    else this.#replyError(cookieHigh, cookieLow, 0);
+    else this.#replies.putError(cookieHigh, cookieLow, 0);
   }
 
   /** Hands on data as they come in. @returns bytes taken, -1 when more must be received first */
@@ -475,13 +451,13 @@ export class Transmission {
       this.#writeLater(write.at, write.rest, write.cookieHigh, write.cookieLow, write.isFua);
       return write.rest.length;
     }
-    const here = Math.min(write.left, this.#rxEnd - this.#rxStart);
+    const here = Math.min(write.left, this.#rx.size);
     if (write.error !== 0) {
-      this.#rxStart += here;
+      this.#rx.start += here;
       write.left -= here;
       if (write.left > 0) return -1;
       this.#longWrite = undefined;
-      this.#replyError(write.cookieHigh, write.cookieLow, write.error);
+      this.#replies.putError(write.cookieHigh, write.cookieLow, write.error);
       return here;
     }
     if (write.left === 0) {
@@ -493,10 +469,10 @@ export class Transmission {
     const border = (Math.floor(write.at / PIECE_BYTES) + 1) * PIECE_BYTES - write.at;
     const wanted = Math.min(write.left, border);
     if (here < wanted) {
-      if (this.#rxStart + wanted > RX_BYTES) this.#compact();
+      this.#rx.makeWhole(wanted);
       return -1;
     }
-    const data = this.#rx.subarray(this.#rxStart, this.#rxStart + wanted);
+    const data = this.#rx.bytes.subarray(this.#rx.start, this.#rx.start + wanted);
     let done: number;
     try {
       done = this.#export.tryWrite(write.at, data);
@@ -504,17 +480,17 @@ export class Transmission {
       write.error = nbdErrorOf(failure);
       return 0;
     }
-    this.#rxStart += done;
+    this.#rx.start += done;
     write.left -= done;
     write.at += done;
     if (done === wanted) return done;
     // The rest is gathered and written in one piece, beside other requests.
-    const gathered = Math.min(write.left, this.#rxEnd - this.#rxStart);
+    const gathered = Math.min(write.left, this.#rx.size);
     write.rest = new Uint8Array(write.left);
-    write.rest.set(this.#rx.subarray(this.#rxStart, this.#rxStart + gathered));
+    write.rest.set(this.#rx.bytes.subarray(this.#rx.start, this.#rx.start + gathered));
     write.filled = gathered;
     write.left -= gathered;
-    this.#rxStart += gathered;
+    this.#rx.start += gathered;
     return done;
   }
 
@@ -524,18 +500,18 @@ export class Transmission {
     if (type === CMD.disconnect) return this.#stop(undefined);
     if (type === CMD.flush) {
       if (offset === 0 && length === 0) return this.#flush(cookieHigh, cookieLow);
-      return this.#replyError(cookieHigh, cookieLow, NBD_ERROR.EINVAL);
+      return this.#replies.putError(cookieHigh, cookieLow, NBD_ERROR.EINVAL);
     }
     const changes = type === CMD.trim || type === CMD.writeZeroes;
-    if (changes && this.#export.isReadOnly) return this.#replyError(cookieHigh, cookieLow, NBD_ERROR.EPERM);
+    if (changes && this.#export.isReadOnly) return this.#replies.putError(cookieHigh, cookieLow, NBD_ERROR.EPERM);
     if (!this.#isInside(offset, length)) {
       const error = type === CMD.writeZeroes && !Number.isNaN(offset) ? NBD_ERROR.ENOSPC : NBD_ERROR.EINVAL;
-      return this.#replyError(cookieHigh, cookieLow, error);
+      return this.#replies.putError(cookieHigh, cookieLow, error);
     }
     const isFua = (flags & CMD_FLAG.fua) !== 0;
     switch (type) {
       case CMD.cache:
-        return this.#replyError(cookieHigh, cookieLow, 0);
+        return this.#replies.putError(cookieHigh, cookieLow, 0);
       case CMD.trim:
         return this.#later(0, cookieHigh, cookieLow, async () => {
           await this.#export.trim(offset, length);
@@ -552,7 +528,7 @@ export class Transmission {
       }
       default:
         if (length === 0 || !(this.#contexts.allocation || this.#contexts.sharing)) {
-          return this.#replyError(cookieHigh, cookieLow, NBD_ERROR.EINVAL);
+          return this.#replies.putError(cookieHigh, cookieLow, NBD_ERROR.EINVAL);
         }
         this.#detach(this.#status(cookieHigh, cookieLow, offset, length, (flags & CMD_FLAG.reqOne) !== 0));
     }
@@ -568,32 +544,14 @@ export class Transmission {
   async #status(cookieHigh: number, cookieLow: number, offset: number, length: number, isOne: boolean): Promise<void> {
     this.#begin(0);
     try {
-      const replies: Uint8Array[] = [];
-      if (this.#contexts.allocation) {
-        const list = new StatusList(CONTEXT_ID.allocation, isOne);
-        for (let at = offset; at < offset + length && !list.isFull; ) {
-          const found = await this.#export.extents(at, Math.min(STATUS_WINDOW_BYTES, offset + length - at));
-          for (const each of found) at = list.add(at, each, allocationState(each.kind));
-          if (found.length === 0) break;
-        }
-        replies.push(list.chunk(length));
-      }
-      if (this.#contexts.sharing) {
-        const list = new StatusList(CONTEXT_ID.sharing, isOne);
-        for (let at = offset; at < offset + length && !list.isFull; ) {
-          const found = await this.#export.sharing!(at, Math.min(STATUS_WINDOW_BYTES, offset + length - at));
-          for (const each of found) at = list.add(at, each, sharingState(each.kind));
-          if (found.length === 0) break;
-        }
-        replies.push(list.chunk(length));
-      }
+      const replies = await statusReplies(this.#export, this.#contexts, offset, length, isOne);
       replies.forEach((reply, index) => {
         const flags = index === replies.length - 1 ? CHUNK_DONE : 0;
         putChunk(viewOf(reply), 0, flags, CHUNK_TYPE.blockStatus, cookieHigh, cookieLow, reply.length - CHUNK.size);
       });
       this.#finish(0, ...replies);
     } catch (error) {
-      this.#finish(0, this.#errorReply(cookieHigh, cookieLow, nbdErrorOf(error)));
+      this.#finish(0, this.#replies.errorReply(cookieHigh, cookieLow, nbdErrorOf(error)));
     }
   }
 
@@ -603,7 +561,7 @@ export class Transmission {
     this.#detach(
       work()
         .catch(nbdErrorOf)
-        .then((error) => this.#finish(bytes, this.#errorReply(cookieHigh, cookieLow, error))),
+        .then((error) => this.#finish(bytes, this.#replies.errorReply(cookieHigh, cookieLow, error))),
     );
   }
 
@@ -621,113 +579,27 @@ export class Transmission {
     this.#inFlight--;
     this.#inFlightBytes -= bytes;
     if (this.#isOver) return;
-    for (const reply of replies) this.#ready.push(reply);
+    for (const reply of replies) this.#replies.push(reply);
     this.#sink.completed();
   }
 
   #push(reply: Uint8Array): void {
     if (this.#isOver) return;
-    this.#ready.push(reply);
+    this.#replies.push(reply);
     this.#sink.completed();
-  }
-
-  // Output
-
-  /** A reply without data: an error, or 0 for none. */
-  #replyError(cookieHigh: number, cookieLow: number, error: number): void {
-    const size = this.#isStructured ? (error === 0 ? CHUNK.size : ERROR_CHUNK.size) : SIMPLE_REPLY.size;
-    // There is always room: replies leave long before the buffer is full.
-    if (this.#txEnd + size > TX_BYTES) {
-      this.#ready.push(this.#errorReply(cookieHigh, cookieLow, error));
-      return;
-    }
-    this.#putError(this.#txView, this.#txEnd, cookieHigh, cookieLow, error);
-    this.#txEnd += size;
-  }
-
-  #errorReply(cookieHigh: number, cookieLow: number, error: number): Uint8Array {
-    const size = this.#isStructured ? (error === 0 ? CHUNK.size : ERROR_CHUNK.size) : SIMPLE_REPLY.size;
-    const bytes = new Uint8Array(size);
-    this.#putError(viewOf(bytes), 0, cookieHigh, cookieLow, error);
-    return bytes;
-  }
-
-  #putError(view: DataView, at: number, cookieHigh: number, cookieLow: number, error: number): void {
-    if (!this.#isStructured) return putSimpleReply(view, at, error, cookieHigh, cookieLow);
-    if (error === 0) return putChunk(view, at, CHUNK_DONE, CHUNK_TYPE.none, cookieHigh, cookieLow, 0);
-    putChunk(view, at, CHUNK_DONE, CHUNK_TYPE.error, cookieHigh, cookieLow, ERROR_CHUNK.size - CHUNK.size);
-    view.setUint32(at + ERROR_CHUNK.at.error, error);
-    view.setUint16(at + ERROR_CHUNK.at.length, 0);
-  }
-
-  /** Room for so many bytes of reply in one piece. @returns false when the client must read first */
-  #makeRoom(bytes: number): boolean {
-    if (this.#txEnd - this.#txStart >= SEND_BYTES || this.#txEnd + bytes > TX_BYTES) this.#send();
-    return !this.#isBlocked && this.#txEnd + bytes <= TX_BYTES;
-  }
-
-  /** Sends what there is, whole replies one behind the other. */
-  #send(): void {
-    if (this.#readySent > 0 && !this.#sendReady()) return;
-    if (this.#txEnd > this.#txStart) {
-      this.#txStart += this.#sink.send(this.#tx, this.#txStart, this.#txEnd);
-      if (this.#txStart < this.#txEnd) {
-        this.#isBlocked = true;
-        return;
-      }
-      this.#txStart = this.#txEnd = 0;
-    }
-    // Small replies of what had to wait go out together.
-    while (this.#ready.length > 0) {
-      const reply = this.#ready[0]!;
-      if (reply.length <= SEND_BYTES && this.#txEnd + reply.length <= TX_BYTES) {
-        this.#tx.set(reply, this.#txEnd);
-        this.#txEnd += reply.length;
-        this.#ready.shift();
-        if (this.#ready.length > 0 && this.#txEnd < SEND_BYTES) continue;
-      }
-      if (this.#txEnd > 0) {
-        this.#txStart += this.#sink.send(this.#tx, this.#txStart, this.#txEnd);
-        if (this.#txStart < this.#txEnd) {
-          this.#isBlocked = true;
-          return;
-        }
-        this.#txStart = this.#txEnd = 0;
-      } else if (!this.#sendReady()) return;
-    }
-  }
-
-  /** The first of the replies that wait. @returns whether all of it went */
-  #sendReady(): boolean {
-    const reply = this.#ready[0]!;
-    this.#readySent += this.#sink.send(reply, this.#readySent, reply.length);
-    if (this.#readySent < reply.length) {
-      this.#isBlocked = true;
-      return false;
-    }
-    this.#ready.shift();
-    this.#readySent = 0;
-    return true;
-  }
-
-  #compact(): void {
-    if (this.#rxStart === 0) return;
-    this.#rx.copyWithin(0, this.#rxStart, this.#rxEnd);
-    this.#rxEnd -= this.#rxStart;
-    this.#rxStart = 0;
   }
 
   #stop(reason: string | undefined): void {
     this.#isClosing = true;
     this.#reason ??= reason;
-    this.#rxStart = this.#rxEnd = 0;
+    this.#rx.clear();
     // Data that did not come are not written.
     this.#longWrite = undefined;
   }
 
   #endWhenDone(): void {
     if (!this.#isClosing || this.#isOver || this.#inFlight > 0 || this.#longRead !== undefined) return;
-    if (this.#txEnd > this.#txStart || this.#ready.length > 0) return;
+    if (!this.#replies.isEmpty) return;
     this.#isOver = true;
     this.#sink.ended(this.#reason);
   }
