@@ -227,6 +227,7 @@ function parseRuntime(from: Reader): PoolRuntime {
     errorsNow: from.flag("errorsNow"),
     lowWaterTriggered: from.flag("lowWaterTriggered"),
     eventNr: from.count("eventNr"),
+    ...from.optional("needsCheckUnsaved", (key) => from.flag(key)),
   };
 }
 

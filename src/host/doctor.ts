@@ -398,14 +398,13 @@ async function examinePool(record: DeviceRecord, state: State, findings: Finding
     });
   }
   if (place === undefined || !exists(place.path)) return;
-  const repair = `thin_repair -i ${quoted(place.path)} -o ${quoted(`${place.path}.repaired`)}`;
-  const isWhole = place.offsetBytes === 0;
+  const repair = `udm metadata repair -i ${name} -o ${quoted(`${place.path}.repaired`)}`;
   const damage = (message: string): Finding => ({
     id: "metadata-damaged",
     severity: "wrong",
     subject,
     message,
-    ...(isWhole ? { fix: repair } : {}),
+    fix: repair,
   });
   try {
     const head = await readHead(place);
@@ -422,15 +421,15 @@ async function examinePool(record: DeviceRecord, state: State, findings: Finding
         severity: "wrong",
         subject,
         message: `its metadata, in ${place.path}, needs a check before the pool writes again`,
-        ...(isWhole ? { fix: `thin_check --clear-needs-check-flag ${quoted(place.path)}` } : {}),
+        fix: `udm metadata check --clear-needs-check-flag ${name}`,
       });
-    } else if (mode === "fail" || mode === "read-only") {
+    } else if (mode === "fail" || (mode === "read-only" && record.pool?.runtime?.needsCheckUnsaved === true)) {
       findings.push({
         id: "pool-mode",
         severity: "wrong",
         subject,
         message: mode === "fail" ? "has failed" : "fell back to read-only",
-        ...(isWhole ? { fix: `thin_check ${quoted(place.path)}` } : {}),
+        fix: `udm metadata check ${name}`,
       });
     }
   } catch (error) {

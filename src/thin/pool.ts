@@ -308,6 +308,7 @@ export class Pool {
       errorsNow: this.#errorsNow,
       lowWaterTriggered: this.#lowWaterTriggered,
       eventNr: this.#eventNr,
+      ...(this.#needsCheckUnsaved ? { needsCheckUnsaved: true } : {}),
     };
   }
 
@@ -666,7 +667,7 @@ export class Pool {
     this.#log(`metadata operation '${operation}' failed: ${messageOf(error)}; aborting current metadata transaction`);
     const failure = new IoError("EIO", `${this.name}: ${operation} failed: ${messageOf(error)}`, {
       cause: error,
-      hint: "uncommitted changes were dropped and the pool is read-only; check its metadata with thin_check",
+      hint: "uncommitted changes were dropped and the pool is read-only; check its metadata with udm metadata check",
     });
     // Whose they were is forgotten with the transaction.
     this.#inHand.clear();
@@ -712,6 +713,9 @@ export class Pool {
   #restoreMode(restored: PoolRuntime): void {
     let { mode } = restored;
     const cannotWrite = this.metadata.needsCheck || this.#config.features.readOnly;
+    this.#needsCheckUnsaved = restored.needsCheckUnsaved === true;
+    // It fell back because of the flag, and whoever took the flag away has checked it since.
+    if (mode === "read-only" && !cannotWrite && !this.#needsCheckUnsaved) mode = "write";
     if (cannotWrite && MODE_ORDER.indexOf(mode) < MODE_ORDER.indexOf("read-only")) mode = "read-only";
     this.#errorsNow = mode === "out-of-data-space" && restored.errorsNow;
     this.#applyMode(mode);

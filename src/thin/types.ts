@@ -40,6 +40,8 @@ export interface PoolRuntime {
   readonly errorsNow: boolean;
   readonly lowWaterTriggered: boolean;
   readonly eventNr: number;
+  /** The metadata needs a check, and could not be made to say so. */
+  readonly needsCheckUnsaved?: boolean;
 }
 
 /** Something that whoever looks after pools wants to know. */

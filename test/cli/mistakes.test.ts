@@ -5,12 +5,13 @@
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
+import { whyNoAttaching, withAttaching } from "../support/attached-session.js";
 import { checkMetadata, imageSource } from "../support/check-metadata.js";
 import { Ledger, NbdTap } from "../support/nbd-tap.js";
 import { NbdWriter } from "../support/nbd-writer.js";
 import { Random } from "../support/random.js";
-import { finished, type Session, THROUGH_DAEMON, withSession } from "./session.js";
+import { finished, type Session, THROUGH_DAEMON, UDM, withSession } from "./session.js";
 
 const PRELOAD = fileURLToPath(new URL("../support/mistakes.mjs", import.meta.url));
 const IS_LONG = process.env.UDM_TEST_LONG !== undefined;
@@ -140,3 +141,47 @@ test.skipIf(THROUGH_DAEMON).each(indices)("mistake %i", { timeout: 180_000 }, as
     }
   });
 });
+
+const reason = whyNoAttaching();
+const ATTACHED_ROUNDS = IS_LONG ? 16 : 2;
+
+describe.skipIf(THROUGH_DAEMON || reason !== undefined)(
+  `an attached device${reason === undefined ? "" : ` (${reason})`}`,
+  () => {
+    test.each(Array.from({ length: ATTACHED_ROUNDS }, (_, index) => index))(
+      "mistake %i: its users get answers or errors, and it can be attached again",
+      { timeout: 300_000 },
+      (index) =>
+        withAttaching(async (session) => {
+          const kind = KINDS[(index * 5) % KINDS.length]!;
+          const after = random.between(0, 400);
+          writeFileSync(session.path("mistake.json"), JSON.stringify({ kind, after }));
+          const environment = { NODE_OPTIONS: `--import=${PRELOAD}`, UDM_TEST_MISTAKE: session.path("mistake.json") };
+          await session.ok("thin create pool a --size 128m");
+          expect((await session.udm("attach a", { environment })).status).toBe(0);
+          await session.sh("mkfs.ext4 -q dev/a");
+          await session.ok(["mount", "a", session.path("mnt")]);
+          await session.sh("cp /etc/services mnt/flushed; sync -f mnt");
+          const load = session.sh(
+            "fio --name=x --directory=mnt --size=16m --rw=randwrite --bs=4k --fsync=8 --time_based --runtime=4 >/dev/null 2>&1 || true",
+          );
+          await new Promise((resolve) => setTimeout(resolve, 500));
+          process.kill(await session.daemonPid(), "SIGUSR2");
+          await load;
+          expect((await session.run("timeout", ["60", process.execPath, UDM, "daemon", "stop"])).status).toBe(0);
+          // As told, if there is anything to tell.
+          const doctor = await session.udm("doctor --quiet");
+          for (const [, line] of doctor.stdout.matchAll(/^ {2}(udm .*)$/gm)) await session.sh(`bin/${line}`);
+          expect((await session.udm("doctor --quiet")).stdout).toBe("nothing is wrong\n");
+          const image = readFileSync(session.path("meta"));
+          expect(checkMetadata(imageSource(image)).damage, `${kind} ${after}`).toEqual([]);
+          await session.ok("attach a --read-only");
+          await session.ok("detach a");
+          await session.sh("bin/udm thin export a image >/dev/null; e2fsck -fp image >/dev/null || [ $? = 1 ]");
+          await session.sh(
+            "e2fsck -fn image >/dev/null 2>&1; debugfs -R 'dump flushed copy' image 2>/dev/null; cmp copy /etc/services",
+          );
+        }),
+    );
+  },
+);

@@ -1,6 +1,6 @@
 /** Modes, messages, space and growth: sections 5.3, 6.3, 7.5, 7.6 and 9 of the engine's specification. */
 import { describe, expect, test } from "vitest";
-import { SUPERBLOCK_VALIDATOR } from "../../src/thin/index.js";
+import { SUPERBLOCK, SUPERBLOCK_VALIDATOR } from "../../src/thin/index.js";
 import { DelayedDevice } from "../support/delayed-device.js";
 import { FaultyDevice } from "../support/faulty-device.js";
 import { codeOfFailure, expectBytes, expectZeros, isPending, PoolBench, pattern } from "../support/pool-bench.js";
@@ -373,6 +373,42 @@ describe("read-only", () => {
     expect(await codeOfFailure(() => thin.flush())).toBe("EIO");
     faulty.arm(undefined);
     expect((await bench.close()).flags).toBe(1);
+  });
+
+  test("the flag taken away by whoever checked the metadata: the pool writes again when it is opened", async () => {
+    const { bench, thin, faulty } = await faultyPool();
+    await thin.write(9 * BLOCK, pattern(9 * BLOCK, 512, 1));
+    faulty.arm({ on: "write", at: 1, code: "EIO" });
+    expect(await codeOfFailure(() => thin.flush())).toBe("EIO");
+    const flagged = await bench.reopen({ wrapMetadata: (device) => device, pool: { runtime: bench.pool.runtime() } });
+    expect(flagged.pool.mode).toBe("read-only");
+    const again = await flagged.reopen({
+      pool: { runtime: flagged.pool.runtime() },
+      wrapMetadata: (device) => {
+        const superblock = new Uint8Array(4096);
+        device.sync!.read(0, superblock);
+        const view = new DataView(superblock.buffer);
+        SUPERBLOCK.set.flags(view, 0);
+        SUPERBLOCK_VALIDATOR.prepare(view, 0);
+        device.sync!.write(0, superblock);
+        return device;
+      },
+    });
+    expect(again.pool.mode).toBe("write");
+    await again.thin(0).write(9 * BLOCK, pattern(9 * BLOCK, 512, 1));
+    await again.close();
+  });
+
+  test("a flag that could not be written is not taken for one that was taken away", async () => {
+    const { bench, thin, faulty } = await faultyPool();
+    await thin.write(9 * BLOCK, pattern(9 * BLOCK, 512, 1));
+    faulty.arm({ on: "write", at: 1, code: "EIO", fromThenOn: true });
+    expect(await codeOfFailure(() => thin.flush())).toBe("EIO");
+    const runtime = bench.pool.runtime();
+    expect(runtime).toMatchObject({ mode: "read-only", needsCheckUnsaved: true });
+    const again = await bench.reopen({ wrapMetadata: (device) => device, pool: { runtime } });
+    expect(again.pool.mode).toBe("read-only");
+    expect((await again.close()).flags).toBe(1);
   });
 
   test("an abort is every open device's: one without changes goes on", async () => {
