@@ -129,7 +129,7 @@ class Finder {
       let best: { readonly root: number; readonly score: number } | undefined;
       for (const { root, details: known } of details) {
         const score = this.#agreement(roots, known);
-        if (score > 0 && (best === undefined || score > best.score)) best = { root, score };
+        if (score > -roots.size && (best === undefined || score > best.score)) best = { root, score };
       }
       if (best !== undefined) {
         starts.push({
@@ -142,6 +142,26 @@ class Finder {
       }
     }
     return starts;
+  }
+
+  /** A superblock's root that leads to no tree of its kind is replaced, where one tree alone fits the other root. */
+  #withRoots(start: Start, counts: Uint32Array): Start {
+    if (start.values === undefined) return start;
+    const hasDevices = this.#forest.isTree(start.mappingRoot, TreeKind.Devices);
+    const hasDetails = this.#forest.isTree(start.detailsRoot, TreeKind.Details);
+    if (hasDevices && hasDetails) return start;
+    const choose = (root: number, isGood: boolean, kind: number) =>
+      isGood ? [root] : this.#tops(kind).filter((top) => counts[top] !== 0);
+    const pairs: Pick<Start, "mappingRoot" | "detailsRoot">[] = [];
+    for (const mappingRoot of choose(start.mappingRoot, hasDevices, TreeKind.Devices)) {
+      const { roots } = this.#readRoots(mappingRoot);
+      for (const detailsRoot of choose(start.detailsRoot, hasDetails, TreeKind.Details)) {
+        const { details } = this.#readDetails(detailsRoot);
+        if (roots.size > 0 && this.#agreement(roots, details) === roots.size * 2)
+          pairs.push({ mappingRoot, detailsRoot });
+      }
+    }
+    return pairs.length === 1 ? { ...start, ...pairs[0]! } : start;
   }
 
   #tops(kind: number): number[] {
@@ -215,16 +235,23 @@ class Finder {
 
   // --- what a start holds ---
 
-  async #candidate(start: Start): Promise<Candidate> {
+  async #candidate(asFound: Start): Promise<Candidate> {
+    const counts = await this.#countsOf(asFound.values);
+    const start = this.#withRoots(asFound, counts);
     const { roots, holes } = this.#readRoots(start.mappingRoot);
     const { details, holes: detailsHoles } = this.#readDetails(start.detailsRoot);
-    const counts = await this.#countsOf(start.values);
     const lostDevices: LostDevice[] = [];
     const ids = [...new Set([...roots.keys(), ...details.keys()])];
     const found = this.#findRoots(ids, roots, details, counts);
     const drafts: Draft[] = [];
+    const given = new Map<number, number>();
+    for (const root of found.values()) given.set(root, (given.get(root) ?? 0) + 1);
     for (const id of ids) {
-      const draft = this.#draft(id, roots.get(id), details.get(id), found.get(id));
+      const root = roots.get(id);
+      const isGiven = root !== undefined && (given.get(root) ?? 0) >= Math.max(counts[root] ?? 0, 1);
+      // It stood under a wrong id.
+      if (isGiven && !details.has(id)) continue;
+      const draft = this.#draft(id, isGiven ? undefined : root, details.get(id), found.get(id));
       if (draft === undefined) lostDevices.push({ id, mappings: details.get(id)?.mappedBlocks });
       else drafts.push(draft);
     }
@@ -268,6 +295,9 @@ class Finder {
     found: number | undefined,
   ): Draft | undefined {
     const forest = this.#forest;
+    if (details !== undefined && found !== undefined && found !== root) {
+      return { id, root: found, isFoundRoot: true, details, holes: [], held: details.mappedBlocks, adoptions: [] };
+    }
     if (root !== undefined && forest.isTree(root, TreeKind.Mappings)) {
       const holes: Hole[] = [];
       const isWhole = forest.isWhole[root] === 1;
@@ -284,9 +314,6 @@ class Finder {
     if (details === undefined) return undefined;
     if (details.mappedBlocks === 0) {
       return { id, root: 0, isFoundRoot: root === undefined, details, holes: [], held: 0, adoptions: [] };
-    }
-    if (found !== undefined) {
-      return { id, root: found, isFoundRoot: true, details, holes: [], held: details.mappedBlocks, adoptions: [] };
     }
     // Its root is damaged: what it pointed at may still be there.
     return root === undefined
@@ -306,13 +333,15 @@ class Finder {
     details: ReadonlyMap<number, DetailsValues>,
     counts: Uint32Array,
   ): Map<number, number> {
-    const forest = this.#forest;
     const found = new Map<number, number>();
-    const isHomeless = (id: number) => !forest.isTree(roots.get(id) ?? 0, TreeKind.Mappings);
-    const homeless = ids.filter((id) => isHomeless(id) && (details.get(id)?.mappedBlocks ?? 0) > 0);
+    const homeless = ids.filter(
+      (id) => !this.#hasHome(roots.get(id), details.get(id)) && (details.get(id)?.mappedBlocks ?? 0) > 0,
+    );
     if (homeless.length === 0) return found;
+    // Who has no details may stand under a wrong id: its root is to be had.
+    const settled = ids.filter((id) => this.#hasHome(roots.get(id), details.get(id)) && details.has(id));
     const room = this.#vacancies(
-      ids.map((id) => roots.get(id) ?? 0),
+      settled.map((id) => roots.get(id)!),
       counts,
     );
     const choices = new Map(
@@ -328,6 +357,14 @@ class Finder {
       if (rivals <= room.get(root)!) found.set(id, root);
     }
     return found;
+  }
+
+  /** Whether a root can be a device's: there is a tree, and if all of it can be read it has what the details say. */
+  #hasHome(root: number | undefined, details: DetailsValues | undefined): boolean {
+    if (root === undefined || !this.#forest.isTree(root, TreeKind.Mappings)) return false;
+    return (
+      this.#forest.isWhole[root] === 0 || details === undefined || this.#survey.total[root] === details.mappedBlocks
+    );
   }
 
   /** Whole mapping trees that may be somebody's, with the number of owners that are missing. */
@@ -405,10 +442,7 @@ class Finder {
     const overrides = this.#overrides;
     const { values } = start;
     const sizes = values ?? this.#superblocks[0];
-    const times = this.#times(drafts);
-    const clock = values?.time ?? times;
-    const isOver = clock >= TIME_LIMIT;
-    const time = isOver ? RESTARTED_TIME : clock;
+    const time = this.#clock(values?.time, drafts);
     const transactions = drafts.reduce((most, { details }) => Math.max(most, details?.transactionId ?? 0), 0);
     const known =
       overrides.transactionId ?? finite(values?.transactionId) ?? finite(this.#superblocks[0]?.transactionId);
@@ -419,19 +453,39 @@ class Finder {
       transactionId: known ?? (Number.isFinite(transactions) ? transactions : 0),
       dataBlockSectors,
       ...this.#nrDataBlocks(start, drafts),
-      timeLimit: isOver ? 1 : time + 1,
+      timeLimit: time + 1,
     };
   }
 
-  /** Latest time that anything names and that is possible. */
-  #times(drafts: readonly Draft[]): number {
+  /**
+   * The superblock's clock, unless it ran over or most of what it should be ahead of is later: then the latest time that
+   * anything names.
+   */
+  #clock(told: number | undefined, drafts: readonly Draft[]): number {
+    const clock = told ?? TIME_LIMIT;
     let latest = 0;
-    for (const { root, details } of drafts) {
-      for (const time of [details?.creationTime ?? 0, details?.snapshottedTime ?? 0, this.#survey.maxTime[root] ?? 0]) {
-        if (time < TIME_LIMIT && time > latest) latest = time;
+    let laterDevices = 0;
+    for (const { details } of drafts) {
+      if (details === undefined) continue;
+      const times = [details.creationTime, details.snapshottedTime].filter((time) => time < TIME_LIMIT);
+      if (times.some((time) => time > clock)) laterDevices++;
+      latest = Math.max(latest, ...times);
+    }
+    let entries = 0;
+    let laterEntries = 0;
+    for (const draft of drafts) {
+      this.#eachLeaf(draft, this.#survey.maxTime, clock + 1, (leaf) => {
+        this.#eachValue(leaf, (_data, time) => {
+          if (time > clock) laterEntries++;
+        });
+      });
+      for (const root of rootsOf(draft)) {
+        entries += this.#survey.total[root]!;
+        latest = Math.max(latest, this.#survey.maxTime[root]!);
       }
     }
-    return latest;
+    const isBehind = laterDevices * 2 > drafts.length || laterEntries * 2 > entries;
+    return clock >= TIME_LIMIT || isBehind ? latest : clock;
   }
 
   /**
@@ -449,20 +503,11 @@ class Finder {
     let needed = isTold ? told : 0;
     const behind = Math.max(governed, needed);
     for (const draft of drafts) {
-      for (const root of rootsOf(draft)) {
-        if (this.#survey.maxData[root]! < needed) continue;
-        this.#forest.walk(
-          root,
-          Number.POSITIVE_INFINITY,
-          (leaf) => {
-            if (this.#survey.maxData[leaf]! < needed) return;
-            this.#eachData(leaf, (data) => {
-              if (data >= needed && data < behind) needed = data + 1;
-            });
-          },
-          () => {},
-        );
-      }
+      this.#eachLeaf(draft, this.#survey.maxData, needed, (leaf) => {
+        this.#eachValue(leaf, (data) => {
+          if (data >= needed && data < behind) needed = data + 1;
+        });
+      });
     }
     return { nrDataBlocks: needed, isInferredSize: !isTold || needed !== told };
   }
@@ -478,13 +523,30 @@ class Finder {
     return isDamaged ? told : nr * ENTRIES_PER_BITMAP;
   }
 
-  #eachData(leaf: number, visit: (data: number) => void): void {
+  /** Leaves of a device that name something of `least` or more. */
+  #eachLeaf(
+    draft: Draft,
+    most: { readonly [blocknr: number]: number },
+    least: number,
+    visit: (leaf: number) => void,
+  ): void {
+    for (const root of rootsOf(draft)) {
+      if (most[root]! < least || this.#survey.total[root] === 0) continue;
+      const look = (leaf: number): void => {
+        if (most[leaf]! >= least) visit(leaf);
+      };
+      this.#forest.walk(root, Number.POSITIVE_INFINITY, look, () => {});
+    }
+  }
+
+  #eachValue(leaf: number, visit: (data: number, time: number) => void): void {
     this.#store.loadOne(leaf, this.#buffer);
     const { words } = this.#buffer;
     const values = valuesAt(words, 0);
     const nr = entriesOf(words, 0);
     for (let index = 0; index < nr; index++) {
-      visit(words[values + index * 2 + 1]! * 256 + (words[values + index * 2]! >>> 24));
+      const low = words[values + index * 2]!;
+      visit(words[values + index * 2 + 1]! * 256 + (low >>> 24), low & 0xffffff);
     }
   }
 
@@ -519,28 +581,17 @@ class Finder {
 
   #outside(draft: Draft, nrDataBlocks: number): number {
     let count = 0;
-    for (const root of rootsOf(draft)) {
-      if (this.#survey.maxData[root]! < nrDataBlocks || this.#survey.total[root] === 0) continue;
-      this.#forest.walk(
-        root,
-        Number.POSITIVE_INFINITY,
-        (leaf) => {
-          if (this.#survey.maxData[leaf]! < nrDataBlocks) return;
-          this.#eachData(leaf, (data) => {
-            if (data >= nrDataBlocks) count++;
-          });
-        },
-        () => {},
-      );
-    }
+    this.#eachLeaf(draft, this.#survey.maxData, nrDataBlocks, (leaf) => {
+      this.#eachValue(leaf, (data) => {
+        if (data >= nrDataBlocks) count++;
+      });
+    });
     return count;
   }
 }
 
 const INDEX_BYTES = 16;
 const MAGIC_OFFSET = 32;
-/** The clock begins anew when it ran over. */
-const RESTARTED_TIME = 1;
 
 interface Draft {
   readonly id: number;
@@ -580,12 +631,11 @@ function keptDetails(details: DetailsValues | undefined, head: CandidateHead, ma
   if (details === undefined) {
     return { mappedBlocks: mappings, transactionId, creationTime: time, snapshottedTime: time };
   }
-  const isRestarted = head.timeLimit === 1 && time === RESTARTED_TIME;
   return {
     mappedBlocks: mappings,
     transactionId: finite(details.transactionId) ?? transactionId,
-    creationTime: isRestarted ? 0 : Math.min(details.creationTime, time),
-    snapshottedTime: isRestarted ? time : Math.min(details.snapshottedTime, time),
+    creationTime: Math.min(details.creationTime, time),
+    snapshottedTime: Math.min(details.snapshottedTime, time),
   };
 }
 
