@@ -2,16 +2,13 @@
  * Finds what a repair may start from: the superblock's trees, those of each copy of it, and trees that nothing points at
  * but that belong together. For each it is worked out what would be kept and what lost; the most trustworthy comes first.
  */
-import { DATA_BLOCK_LIMIT, TIME_LIMIT } from "../../block-time.js";
 import { THIN_MAGIC } from "../../superblock.js";
 import type { Pace } from "../pace.js";
-import { BlockBuffer, type BlockStore } from "../reader/block-store.js";
-import { DETAILS_BYTES, type DetailsValues, detailsAt } from "../reader/devices.js";
-import { entriesOf, keyOf, numberAt, valuesAt } from "../reader/node.js";
+import type { BlockStore } from "../reader/block-store.js";
+import type { DetailsValues } from "../reader/devices.js";
 import { Problem } from "../reader/problems.js";
-import { ENTRIES_PER_BITMAP, eachBitmap, readMetadataIndex } from "../reader/space-map.js";
-import { readSuperblock, type SuperblockValues } from "../reader/superblock.js";
-import { TreeCursor } from "../reader/tree-cursor.js";
+import { eachBitmap, readMetadataIndex } from "../reader/space-map.js";
+import { readSuperblock, type SuperblockReading, type SuperblockValues } from "../reader/superblock.js";
 import type {
   Candidate,
   CandidateDevice,
@@ -20,16 +17,19 @@ import type {
   HeadOverrides,
   LostDevice,
 } from "./candidate.js";
+import { DeviceTrees, holeOfTree } from "./device-trees.js";
+import type { Draft } from "./draft.js";
 import { Forest, type Hole, type KeyRange } from "./forest.js";
+import { HeadFinder } from "./head-finder.js";
 import { adoptOrphans, type Sufferer, UNKNOWN_COUNT } from "./orphans.js";
-import { Role, Survey, TreeKind } from "./survey.js";
+import { findRoots } from "./root-finder.js";
+import { Survey, TreeKind } from "./survey.js";
 
-/** Roots without a superblock that are looked at; each tree of devices with each of details. */
-const MAX_FOUND = 64;
 /** Candidates that are told. */
 const MAX_CANDIDATES = 32;
 /** Ranges that are listed for one device. */
 const MAX_LOST = 100;
+const MAGIC_OFFSET = 32;
 
 export interface FoundCandidates {
   readonly forest: Forest;
@@ -42,14 +42,16 @@ export async function findCandidates(
   store: BlockStore,
   options: { readonly overrides?: HeadOverrides; readonly pace: Pace },
 ): Promise<FoundCandidates> {
-  options.pace.total = store.nrBlocks;
-  const survey = await Survey.take(store, options.pace);
-  options.pace.base = store.nrBlocks;
-  const forest = new Forest(survey);
-  const finder = new Finder(forest, options.overrides ?? {}, options.pace);
-  return { forest, candidates: await finder.find() };
+  const { overrides = {}, pace } = options;
+  pace.total = store.nrBlocks;
+  const forest = new Forest(await Survey.take(store, pace));
+  pace.base = store.nrBlocks;
+  const candidates = await new Finder(forest, overrides, pace).find();
+  pace.base = 0;
+  return { forest, candidates };
 }
 
+/** Two roots, and where they were found. */
 interface Start {
   readonly source: CandidateSource;
   readonly block: number;
@@ -60,29 +62,31 @@ interface Start {
 
 class Finder {
   readonly #forest: Forest;
-  readonly #survey: Survey;
+  readonly #trees: DeviceTrees;
   readonly #store: BlockStore;
-  readonly #overrides: HeadOverrides;
+  readonly #heads: HeadFinder;
   readonly #pace: Pace;
-  readonly #buffer = new BlockBuffer(1);
-  /** Superblock, sound or not, and its copies: what may tell the sizes. */
-  readonly #superblocks: SuperblockValues[] = [];
-  #rootsById: Map<number, Set<number>> | undefined;
+  readonly #starts: readonly Start[];
+  readonly #unknown: Uint32Array;
 
   constructor(forest: Forest, overrides: HeadOverrides, pace: Pace) {
     this.#forest = forest;
-    this.#survey = forest.survey;
+    this.#trees = new DeviceTrees(forest);
     this.#store = forest.survey.store;
-    this.#overrides = overrides;
     this.#pace = pace;
+    this.#starts = this.#fromSuperblocks();
+    const superblocks = this.#starts.map(({ values }) => values!);
+    this.#heads = new HeadFinder(forest, overrides, superblocks);
+    this.#unknown = new Uint32Array(forest.survey.nrBlocks).fill(UNKNOWN_COUNT);
   }
 
   async find(): Promise<Candidate[]> {
-    const starts = [...this.#fromSuperblocks(), ...this.#fromFoundRoots()];
+    const [present] = this.#starts;
+    const presentCounts = present === undefined ? this.#unknown : await this.#countsOf(present.values!);
     const candidates: Candidate[] = [];
-    for (const start of starts) {
-      candidates.push(await this.#candidate(start));
-      this.#pace.check();
+    for (const start of [...this.#starts, ...this.#fromTops()]) {
+      candidates.push(this.#candidate(start, presentCounts, isPresent(start)));
+      await this.#pace.rest(0);
     }
     return rank(candidates).slice(0, MAX_CANDIDATES);
   }
@@ -91,54 +95,42 @@ class Finder {
 
   #fromSuperblocks(): Start[] {
     const starts: Start[] = [];
-    const present = readSuperblock(this.#store);
-    if (present.problem === Problem.None) {
-      this.#superblocks.push(present.values!);
-      starts.push(startOf("superblock", 0, present.values!));
-    }
-    for (const blocknr of this.#survey.superblocks) {
+    const reading = readSuperblock(this.#store);
+    if (reading.problem === Problem.None) starts.push(startOf("superblock", 0, reading.values!));
+    else if (this.#isPlausible(reading)) starts.push(startOf("damaged-superblock", 0, reading.values!));
+    for (const blocknr of this.#forest.survey.superblocks) {
       if (blocknr === 0) continue;
       const { values, problem } = readSuperblock(this.#store, blocknr);
-      if (problem !== Problem.None || values === undefined) continue;
-      this.#superblocks.push(values);
-      starts.push(startOf("metadata-snapshot", blocknr, values));
-    }
-    const { values } = present;
-    if (present.problem !== Problem.None && values !== undefined && this.#isPlausible(values, present.bytes)) {
-      this.#superblocks.push(values);
-      starts.unshift(startOf("damaged-superblock", 0, values));
+      if (problem === Problem.None) starts.push(startOf("metadata-snapshot", blocknr, values!));
     }
     return starts;
   }
 
-  /** It has the magic, or both its roots lead to trees. */
-  #isPlausible({ mappingRoot, detailsRoot, dataBlockSectors }: SuperblockValues, bytes: Uint8Array): boolean {
-    const magic = new DataView(bytes.buffer, bytes.byteOffset).getUint32(MAGIC_OFFSET, true) === THIN_MAGIC;
-    const isTree =
-      this.#forest.isTree(mappingRoot, TreeKind.Devices) && this.#forest.isTree(detailsRoot, TreeKind.Details);
-    return isTree && (magic || dataBlockSectors % 128 === 0);
+  /** Both its roots lead to trees, and it has the magic or a size that can be. */
+  #isPlausible({ values, bytes }: SuperblockReading): boolean {
+    if (values === undefined) return false;
+    const hasMagic = new DataView(bytes.buffer, bytes.byteOffset).getUint32(MAGIC_OFFSET, true) === THIN_MAGIC;
+    const hasTrees =
+      this.#forest.isTree(values.mappingRoot, TreeKind.Devices) &&
+      this.#forest.isTree(values.detailsRoot, TreeKind.Details);
+    return hasTrees && (hasMagic || values.dataBlockSectors % 128 === 0);
   }
 
-  /** Trees of devices beside trees of details, where they name the same ids. */
-  #fromFoundRoots(): Start[] {
-    const devices = this.#tops(TreeKind.Devices).map((root) => ({ root, ...this.#readRoots(root) }));
-    const details = this.#tops(TreeKind.Details).map((root) => ({ root, ...this.#readDetails(root) }));
+  /** Each tree of devices, beside the tree of details that it agrees with best. */
+  #fromTops(): Start[] {
+    const trees = this.#trees;
+    const details = trees.tops(TreeKind.Details).map((root) => ({ root, ...trees.readDetails(root) }));
     const starts: Start[] = [];
-    for (const { root: mappingRoot, roots } of devices) {
-      if (roots.size === 0) continue;
-      let best: { readonly root: number; readonly score: number } | undefined;
+    for (const mappingRoot of trees.tops(TreeKind.Devices)) {
+      const { roots } = trees.readRoots(mappingRoot);
+      let best = { root: 0, score: -roots.size };
       for (const { root, details: known } of details) {
-        const score = this.#agreement(roots, known);
-        if (score > -roots.size && (best === undefined || score > best.score)) best = { root, score };
+        const score = trees.agreement(roots, known);
+        if (score > best.score) best = { root, score };
       }
-      if (best !== undefined) {
-        starts.push({
-          source: "found-roots",
-          block: mappingRoot,
-          values: undefined,
-          mappingRoot,
-          detailsRoot: best.root,
-        });
+      if (roots.size > 0 && best.root !== 0) {
+        const block = mappingRoot;
+        starts.push({ source: "found-roots", block, values: undefined, mappingRoot, detailsRoot: best.root });
       }
     }
     return starts;
@@ -147,287 +139,24 @@ class Finder {
   /** A superblock's root that leads to no tree of its kind is replaced, where one tree alone fits the other root. */
   #withRoots(start: Start, counts: Uint32Array): Start {
     if (start.values === undefined) return start;
-    const hasDevices = this.#forest.isTree(start.mappingRoot, TreeKind.Devices);
-    const hasDetails = this.#forest.isTree(start.detailsRoot, TreeKind.Details);
-    if (hasDevices && hasDetails) return start;
-    const choose = (root: number, isGood: boolean, kind: number) =>
-      isGood ? [root] : this.#tops(kind).filter((top) => counts[top] !== 0);
+    const trees = this.#trees;
+    const choose = (root: number, kind: number) =>
+      this.#forest.isTree(root, kind) ? [root] : trees.tops(kind).filter((top) => counts[top] !== 0);
     const pairs: Pick<Start, "mappingRoot" | "detailsRoot">[] = [];
-    for (const mappingRoot of choose(start.mappingRoot, hasDevices, TreeKind.Devices)) {
-      const { roots } = this.#readRoots(mappingRoot);
-      for (const detailsRoot of choose(start.detailsRoot, hasDetails, TreeKind.Details)) {
-        const { details } = this.#readDetails(detailsRoot);
-        if (roots.size > 0 && this.#agreement(roots, details) === roots.size * 2)
-          pairs.push({ mappingRoot, detailsRoot });
+    for (const mappingRoot of choose(start.mappingRoot, TreeKind.Devices)) {
+      const { roots } = trees.readRoots(mappingRoot);
+      for (const detailsRoot of choose(start.detailsRoot, TreeKind.Details)) {
+        const isSame = mappingRoot === start.mappingRoot && detailsRoot === start.detailsRoot;
+        const isAgreed = () => trees.agreement(roots, trees.readDetails(detailsRoot).details) === roots.size * 2;
+        if (isSame || (roots.size > 0 && isAgreed())) pairs.push({ mappingRoot, detailsRoot });
       }
     }
     return pairs.length === 1 ? { ...start, ...pairs[0]! } : start;
   }
 
-  #tops(kind: number): number[] {
-    const { survey } = this.#forest;
-    const tops: number[] = [];
-    for (let blocknr = 1; blocknr < survey.nrBlocks; blocknr++) {
-      const isTop = this.#forest.hasParent[blocknr] === 0 && survey.total[blocknr]! > 0;
-      if (isTop && this.#forest.isTree(blocknr, kind)) tops.push(blocknr);
-    }
-    return tops.sort((left, right) => survey.total[right]! - survey.total[left]!).slice(0, MAX_FOUND);
-  }
-
-  /** Devices whose number of mappings is what the details say, less those that only one of the two knows. */
-  #agreement(roots: ReadonlyMap<number, number>, details: ReadonlyMap<number, DetailsValues>): number {
-    let score = 0;
-    for (const [id, root] of roots) {
-      const known = details.get(id);
-      if (known === undefined) {
-        score--;
-        continue;
-      }
-      const isTree = this.#forest.isTree(root, TreeKind.Mappings);
-      if (isTree && this.#survey.total[root] === known.mappedBlocks) score += 2;
-    }
-    for (const id of details.keys()) if (!roots.has(id)) score--;
-    return score;
-  }
-
-  // --- the two trees ---
-
-  #readRoots(root: number): { readonly roots: Map<number, number>; readonly holes: readonly Hole[] } {
-    const roots = new Map<number, number>();
-    const holes = this.#eachEntry(
-      root,
-      TreeKind.Devices,
-      (id, words, value) => roots.set(id, numberAt(words, value)),
-      2,
-    );
-    return { roots, holes };
-  }
-
-  #readDetails(root: number): { readonly details: Map<number, DetailsValues>; readonly holes: readonly Hole[] } {
-    const details = new Map<number, DetailsValues>();
-    const take = (id: number, words: Uint32Array, value: number) => details.set(id, detailsAt(words, value));
-    return { details, holes: this.#eachEntry(root, TreeKind.Details, take, DETAILS_BYTES / 4) };
-  }
-
-  #eachEntry(
-    root: number,
-    kind: number,
-    take: (key: number, words: Uint32Array, value: number) => void,
-    valueWords: number,
-  ): Hole[] {
-    if (!this.#forest.isTree(root, kind)) return [WHOLE_TREE(root)];
-    const holes: Hole[] = [];
-    this.#forest.walk(
-      root,
-      Number.POSITIVE_INFINITY,
-      (leaf) => {
-        this.#store.loadOne(leaf, this.#buffer);
-        const { words } = this.#buffer;
-        const values = valuesAt(words, 0);
-        for (let index = 0; index < entriesOf(words, 0); index++) {
-          take(keyOf(words, 0, index), words, values + index * valueWords);
-        }
-      },
-      (hole) => holes.push(hole),
-    );
-    return holes;
-  }
-
-  // --- what a start holds ---
-
-  async #candidate(asFound: Start): Promise<Candidate> {
-    const counts = await this.#countsOf(asFound.values);
-    const start = this.#withRoots(asFound, counts);
-    const { roots, holes } = this.#readRoots(start.mappingRoot);
-    const { details, holes: detailsHoles } = this.#readDetails(start.detailsRoot);
-    const lostDevices: LostDevice[] = [];
-    const ids = [...new Set([...roots.keys(), ...details.keys()])];
-    const found = this.#findRoots(ids, roots, details, counts);
-    const drafts: Draft[] = [];
-    const given = new Map<number, number>();
-    for (const root of found.values()) given.set(root, (given.get(root) ?? 0) + 1);
-    for (const id of ids) {
-      const root = roots.get(id);
-      const isGiven = root !== undefined && (given.get(root) ?? 0) >= Math.max(counts[root] ?? 0, 1);
-      // It stood under a wrong id.
-      if (isGiven && !details.has(id)) continue;
-      const draft = this.#draft(id, isGiven ? undefined : root, details.get(id), found.get(id));
-      if (draft === undefined) lostDevices.push({ id, mappings: details.get(id)?.mappedBlocks });
-      else drafts.push(draft);
-    }
-    this.#adopt(start, drafts, counts);
-    const head = this.#head(start, drafts);
-    const kept = drafts.filter((draft) => {
-      if (draft.root !== 0 || draft.adoptions.length > 0 || draft.holes.length === 0) return true;
-      lostDevices.push({ id: draft.id, mappings: draft.details?.mappedBlocks });
-      return false;
-    });
-    const devices = kept.map((draft) => this.#device(draft, head)).sort((left, right) => left.id - right.id);
-    // Ids that neither tree can tell: a hole in one of them is filled by the other.
-    const lostIds = holes.length > 0 && detailsHoles.length > 0 ? intersect(holes, detailsHoles) : [];
-    const lostMappings =
-      devices.reduce((sum, each) => sum + each.lostMappings, 0) +
-      lostDevices.reduce((sum, each) => sum + (each.mappings ?? 0), 0);
-    return {
-      source: start.source,
-      block: start.block,
-      mappingRoot: start.mappingRoot,
-      detailsRoot: start.detailsRoot,
-      head,
-      devices,
-      lostDevices: lostDevices.sort((left, right) => left.id - right.id),
-      lostIds,
-      mappings: devices.reduce((sum, each) => sum + each.mappings, 0),
-      lostMappings,
-      isWhole:
-        lostDevices.length === 0 &&
-        lostIds.length === 0 &&
-        devices.every(
-          ({ lostMappings: lost, lost: ranges, outsideMappings }) => lost + ranges.length + outsideMappings === 0,
-        ),
-    };
-  }
-
-  #draft(
-    id: number,
-    root: number | undefined,
-    details: DetailsValues | undefined,
-    found: number | undefined,
-  ): Draft | undefined {
-    const forest = this.#forest;
-    if (details !== undefined && found !== undefined && found !== root) {
-      return { id, root: found, isFoundRoot: true, details, holes: [], held: details.mappedBlocks, adoptions: [] };
-    }
-    if (root !== undefined && forest.isTree(root, TreeKind.Mappings)) {
-      const holes: Hole[] = [];
-      const isWhole = forest.isWhole[root] === 1;
-      let held = 0;
-      if (isWhole) held = this.#survey.total[root]!;
-      else {
-        const take = (leaf: number) => {
-          held += this.#survey.total[leaf]!;
-        };
-        forest.walk(root, Number.POSITIVE_INFINITY, take, (hole) => holes.push(hole));
-      }
-      return { id, root, isFoundRoot: false, details, holes, held, adoptions: [] };
-    }
-    if (details === undefined) return undefined;
-    if (details.mappedBlocks === 0) {
-      return { id, root: 0, isFoundRoot: root === undefined, details, holes: [], held: 0, adoptions: [] };
-    }
-    // Its root is damaged: what it pointed at may still be there.
-    return root === undefined
-      ? undefined
-      : { id, root: 0, isFoundRoot: false, details, holes: [WHOLE_TREE(root)], held: 0, adoptions: [] };
-  }
-
-  /**
-   * Roots for devices that have details and lost their place in the tree of devices: whole trees with the right number of
-   * mappings that another version of that tree names, or that nothing points at. A root is taken by as many devices as the
-   * space map counts for it, and only where no other choice is left: two snapshots whose roots could be exchanged are not
-   * told apart.
-   */
-  #findRoots(
-    ids: readonly number[],
-    roots: ReadonlyMap<number, number>,
-    details: ReadonlyMap<number, DetailsValues>,
-    counts: Uint32Array,
-  ): Map<number, number> {
-    const found = new Map<number, number>();
-    const homeless = ids.filter(
-      (id) => !this.#hasHome(roots.get(id), details.get(id)) && (details.get(id)?.mappedBlocks ?? 0) > 0,
-    );
-    if (homeless.length === 0) return found;
-    // Who has no details may stand under a wrong id: its root is to be had.
-    const settled = ids.filter((id) => this.#hasHome(roots.get(id), details.get(id)) && details.has(id));
-    const room = this.#vacancies(
-      settled.map((id) => roots.get(id)!),
-      counts,
-    );
-    const choices = new Map(
-      homeless.map((id) => {
-        const mapped = details.get(id)!.mappedBlocks;
-        return [id, [...room.keys()].filter((root) => this.#survey.total[root] === mapped)] as const;
-      }),
-    );
-    for (const [id, fitting] of choices) {
-      const [root] = fitting;
-      if (root === undefined || fitting.length > 1) continue;
-      const rivals = [...choices.values()].filter((each) => each.includes(root)).length;
-      if (rivals <= room.get(root)!) found.set(id, root);
-    }
-    return found;
-  }
-
-  /** Whether a root can be a device's: there is a tree, and if all of it can be read it has what the details say. */
-  #hasHome(root: number | undefined, details: DetailsValues | undefined): boolean {
-    if (root === undefined || !this.#forest.isTree(root, TreeKind.Mappings)) return false;
-    return (
-      this.#forest.isWhole[root] === 0 || details === undefined || this.#survey.total[root] === details.mappedBlocks
-    );
-  }
-
-  /** Whole mapping trees that may be somebody's, with the number of owners that are missing. */
-  #vacancies(taken: readonly number[], counts: Uint32Array): Map<number, number> {
-    const forest = this.#forest;
-    const survey = this.#survey;
-    const owners = new Uint32Array(survey.nrBlocks);
-    const isReached = new Uint8Array(survey.nrBlocks);
-    for (const root of taken) owners[root]!++;
-    for (const root of new Set(taken)) forest.mark(root, isReached);
-    const haveHoles = taken.some((root) => forest.isWhole[root] === 0);
-    for (let blocknr = 1; blocknr < survey.nrBlocks; blocknr++) {
-      if (isReached[blocknr] === 1) forest.eachChild(blocknr, (child) => owners[child]!++);
-    }
-    const named = new Set([...this.#allRoots().values()].flatMap((each) => [...each]));
-    const room = new Map<number, number>();
-    for (let blocknr = 1; blocknr < survey.nrBlocks; blocknr++) {
-      if (survey.total[blocknr] === 0 || forest.isWhole[blocknr] === 0) continue;
-      if (!forest.isTree(blocknr, TreeKind.Mappings) || counts[blocknr] === 0) continue;
-      const isKnown = counts[blocknr] !== UNKNOWN_COUNT;
-      // What has never been a root may be one's child that lost its parent.
-      const mayBeChild = forest.hasParent[blocknr] === 1 || haveHoles || !isKnown;
-      if (mayBeChild && !named.has(blocknr)) continue;
-      const missing = isKnown ? counts[blocknr]! - owners[blocknr]! : 1;
-      if (missing > 0) room.set(blocknr, missing);
-    }
-    return room;
-  }
-
-  /** Roots that any leaf of any tree of devices names, by id. */
-  #allRoots(): Map<number, Set<number>> {
-    if (this.#rootsById !== undefined) return this.#rootsById;
-    const survey = this.#survey;
-    const byId = new Map<number, Set<number>>();
-    for (let blocknr = 1; blocknr < survey.nrBlocks; blocknr++) {
-      if (survey.role[blocknr] !== Role.Leaf || (survey.kinds[blocknr]! & TreeKind.Devices) === 0) continue;
-      for (const [id, root] of this.#readRoots(blocknr).roots) {
-        const known = byId.get(id) ?? new Set();
-        byId.set(id, known);
-        known.add(root);
-      }
-    }
-    this.#rootsById = byId;
-    return byId;
-  }
-
-  #adopt(start: Start, drafts: Draft[], counts: Uint32Array): void {
-    const sufferers: Sufferer[] = drafts
-      .filter(({ holes }) => holes.length > 0)
-      .map(({ id, holes, held, details }) => ({ id, holes, held, expected: details?.mappedBlocks }));
-    if (sufferers.length === 0) return;
-    const isReached = new Uint8Array(this.#survey.nrBlocks);
-    for (const root of [start.mappingRoot, start.detailsRoot, ...drafts.map((draft) => draft.root)]) {
-      if (this.#survey.isNode(root)) this.#forest.mark(root, isReached);
-    }
-    const adoptions = adoptOrphans(this.#forest, sufferers, isReached, counts);
-    for (const draft of drafts) draft.adoptions = adoptions.get(draft.id) ?? [];
-  }
-
   /** Owners by metadata block, from the space map that belongs to a superblock; unknown where it cannot be read. */
-  async #countsOf(values: SuperblockValues | undefined): Promise<Uint32Array> {
-    const all = new Uint32Array(this.#survey.nrBlocks).fill(UNKNOWN_COUNT);
-    if (values === undefined) return all;
+  async #countsOf(values: SuperblockValues): Promise<Uint32Array> {
+    const all = this.#unknown.slice();
     const index = readMetadataIndex(this.#store, values.metadataMap, () => {});
     const options = { onBitmapDamage: () => {}, onOverflowDamage: () => {}, pace: this.#pace };
     await eachBitmap(this.#store, index, options, ({ first, nr, counts }) => {
@@ -436,132 +165,92 @@ class Finder {
     return all;
   }
 
-  // --- the head ---
+  // --- what a start holds ---
 
-  #head(start: Start, drafts: readonly Draft[]): CandidateHead {
-    const overrides = this.#overrides;
-    const { values } = start;
-    const sizes = values ?? this.#superblocks[0];
-    const time = this.#clock(values?.time, drafts);
-    const transactions = drafts.reduce((most, { details }) => Math.max(most, details?.transactionId ?? 0), 0);
-    const known =
-      overrides.transactionId ?? finite(values?.transactionId) ?? finite(this.#superblocks[0]?.transactionId);
-    const dataBlockSectors =
-      overrides.dataBlockSectors ?? [sizes, ...this.#superblocks].find(isSized)?.dataBlockSectors;
+  /** @param counts owners of metadata blocks, of the present state whatever the candidate's */
+  #candidate(asFound: Start, counts: Uint32Array, isNow: boolean): Candidate {
+    const start = isNow ? this.#withRoots(asFound, counts) : asFound;
+    const { roots, holes } = this.#trees.readRoots(start.mappingRoot);
+    const { details, holes: detailsHoles } = this.#trees.readDetails(start.detailsRoot);
+    const ids = [...new Set([...roots.keys(), ...details.keys()])].sort((left, right) => left - right);
+    const found = findRoots(this.#trees, { ids, roots, details, counts, isOlder: !isNow });
+    const isGiven = givenAway(found, counts);
+    const lostDevices: LostDevice[] = [];
+    const drafts: Draft[] = [];
+    for (const id of ids) {
+      const own = roots.get(id);
+      // What stood under a wrong id has been found under the right one.
+      if (isGiven(own) && !details.has(id)) continue;
+      drafts.push(this.#draft(id, found.get(id) ?? (isGiven(own) ? undefined : own), details.get(id), found.has(id)));
+    }
+    this.#adopt(start, drafts, counts);
+    const kept = drafts.filter(({ id, root, holes: lost, adoptions, details: known }) => {
+      const isLost = root === 0 && lost.length > 0 && adoptions.length === 0;
+      if (isLost) lostDevices.push({ id, mappings: known?.mappedBlocks });
+      return !isLost;
+    });
+    const head = this.#heads.head(start.values, kept);
+    const devices = kept.map((draft) => this.#device(draft, head));
+    // An id that one of the two trees cannot tell, the other can.
+    const lostIds = intersect(holes, detailsHoles);
     return {
-      time,
-      transactionId: known ?? (Number.isFinite(transactions) ? transactions : 0),
-      dataBlockSectors,
-      ...this.#nrDataBlocks(start, drafts),
-      timeLimit: time + 1,
+      source: start.source,
+      block: start.block,
+      mappingRoot: start.mappingRoot,
+      detailsRoot: start.detailsRoot,
+      head,
+      devices,
+      lostDevices,
+      lostIds,
+      mappings: devices.reduce((sum, each) => sum + each.mappings, 0),
+      lostMappings:
+        devices.reduce((sum, each) => sum + each.lostMappings, 0) +
+        lostDevices.reduce((sum, each) => sum + (each.mappings ?? 0), 0),
+      isWhole:
+        lostDevices.length + lostIds.length === 0 &&
+        devices.every((each) => each.lostMappings + each.lost.length === 0),
     };
   }
 
-  /**
-   * The superblock's clock, unless it ran over or most of what it should be ahead of is later: then the latest time that
-   * anything names.
-   */
-  #clock(told: number | undefined, drafts: readonly Draft[]): number {
-    const clock = told ?? TIME_LIMIT;
-    let latest = 0;
-    let laterDevices = 0;
-    for (const { details } of drafts) {
-      if (details === undefined) continue;
-      const times = [details.creationTime, details.snapshottedTime].filter((time) => time < TIME_LIMIT);
-      if (times.some((time) => time > clock)) laterDevices++;
-      latest = Math.max(latest, ...times);
+  #draft(id: number, root: number | undefined, details: DetailsValues | undefined, isFoundRoot: boolean): Draft {
+    const forest = this.#forest;
+    const draft = { id, root: 0, isFoundRoot, details, holes: [], held: 0, adoptions: [] };
+    if (!this.#trees.isMappings(root)) {
+      if (details?.mappedBlocks === 0) return draft;
+      // Its root is damaged: what it pointed at may still be there.
+      return { ...draft, holes: [holeOfTree(root ?? 0)] };
     }
-    let entries = 0;
-    let laterEntries = 0;
-    for (const draft of drafts) {
-      this.#eachLeaf(draft, this.#survey.maxTime, clock + 1, (leaf) => {
-        this.#eachValue(leaf, (_data, time) => {
-          if (time > clock) laterEntries++;
-        });
-      });
-      for (const root of rootsOf(draft)) {
-        entries += this.#survey.total[root]!;
-        latest = Math.max(latest, this.#survey.maxTime[root]!);
-      }
-    }
-    const isBehind = laterDevices * 2 > drafts.length || laterEntries * 2 > entries;
-    return clock >= TIME_LIMIT || isBehind ? latest : clock;
+    if (forest.isWhole[root] === 1) return { ...draft, root, held: forest.survey.total[root]! };
+    const holes: Hole[] = [];
+    let held = 0;
+    const take = (leaf: number): void => {
+      held += forest.survey.total[leaf]!;
+    };
+    forest.walk(root, Number.POSITIVE_INFINITY, take, (hole) => holes.push(hole));
+    return { ...draft, root, holes, held };
   }
 
-  /**
-   * The size in the superblock; larger when mappings lead behind it to where the data space map still governs blocks; and
-   * where no superblock tells it, what the mappings need.
-   */
-  #nrDataBlocks(start: Start, drafts: readonly Draft[]): Pick<CandidateHead, "nrDataBlocks" | "isInferredSize"> {
-    const given = this.#overrides.nrDataBlocks;
-    if (given !== undefined) return { nrDataBlocks: given, isInferredSize: false };
-    const isMapped = (each: SuperblockValues | undefined) => each !== undefined && each.dataMap.nrBlocks > 0;
-    const values = [start.values, ...this.#superblocks].find(isMapped);
-    const told = values?.dataMap.nrBlocks;
-    const governed = values === undefined ? DATA_BLOCK_LIMIT : this.#governedBlocks(values, told!);
-    const isTold = told !== undefined && told <= governed + ENTRIES_PER_BITMAP;
-    let needed = isTold ? told : 0;
-    const behind = Math.max(governed, needed);
-    for (const draft of drafts) {
-      this.#eachLeaf(draft, this.#survey.maxData, needed, (leaf) => {
-        this.#eachValue(leaf, (data) => {
-          if (data >= needed && data < behind) needed = data + 1;
-        });
-      });
-    }
-    return { nrDataBlocks: needed, isInferredSize: !isTold || needed !== told };
+  #adopt(start: Start, drafts: readonly Draft[], counts: Uint32Array): void {
+    const sufferers: Sufferer[] = drafts
+      .filter(({ holes }) => holes.length > 0)
+      .map(({ id, holes, held, details }) => ({ id, holes, held, expected: details?.mappedBlocks }));
+    if (sufferers.length === 0) return;
+    const roots = [start.mappingRoot, start.detailsRoot, ...drafts.map((draft) => draft.root)];
+    const sound = roots.filter((root) => this.#forest.survey.isNode(root));
+    const adoptions = adoptOrphans(this.#forest, sufferers, sound, counts);
+    for (const draft of drafts) draft.adoptions = adoptions.get(draft.id) ?? [];
   }
-
-  /** Blocks for which the index of the data space map has bitmaps. */
-  #governedBlocks(values: SuperblockValues, told: number): number {
-    let isDamaged = false;
-    let nr = 0;
-    const cursor = new TreeCursor(this.#store, values.dataMap.bitmapRoot, INDEX_BYTES, () => {
-      isDamaged = true;
-    });
-    while (cursor.next()) nr = Math.max(nr, keyOf(cursor.words, cursor.at, cursor.nr - 1) + 1);
-    return isDamaged ? told : nr * ENTRIES_PER_BITMAP;
-  }
-
-  /** Leaves of a device that name something of `least` or more. */
-  #eachLeaf(
-    draft: Draft,
-    most: { readonly [blocknr: number]: number },
-    least: number,
-    visit: (leaf: number) => void,
-  ): void {
-    for (const root of rootsOf(draft)) {
-      if (most[root]! < least || this.#survey.total[root] === 0) continue;
-      const look = (leaf: number): void => {
-        if (most[leaf]! >= least) visit(leaf);
-      };
-      this.#forest.walk(root, Number.POSITIVE_INFINITY, look, () => {});
-    }
-  }
-
-  #eachValue(leaf: number, visit: (data: number, time: number) => void): void {
-    this.#store.loadOne(leaf, this.#buffer);
-    const { words } = this.#buffer;
-    const values = valuesAt(words, 0);
-    const nr = entriesOf(words, 0);
-    for (let index = 0; index < nr; index++) {
-      const low = words[values + index * 2]!;
-      visit(words[values + index * 2 + 1]! * 256 + (low >>> 24), low & 0xffffff);
-    }
-  }
-
-  // --- devices ---
 
   #device(draft: Draft, head: CandidateHead): CandidateDevice {
     const { id, root, details, holes, adoptions, held } = draft;
-    const adoptedMappings = adoptions
-      .flatMap(({ blocks }) => blocks)
-      .reduce((sum, blocknr) => sum + this.#survey.total[blocknr]!, 0);
-    const outsideMappings = this.#outside(draft, head.nrDataBlocks);
-    const mappings = held + adoptedMappings - outsideMappings;
+    const { total } = this.#forest.survey;
+    const adopted = adoptions.flatMap(({ blocks }) => blocks).reduce((sum, blocknr) => sum + total[blocknr]!, 0);
+    const outsideMappings = this.#heads.outside(draft, head.nrDataBlocks);
     const expected = details?.mappedBlocks;
-    const isFilled = holes.length > 0 && expected === held + adoptedMappings;
+    const isFilled = adopted > 0 && expected === held + adopted;
     const lost = isFilled ? [] : holes.map(({ low, high }) => ({ low, high }));
+    const missing = lost.length === 0 ? 0 : Math.max((expected ?? 0) - held - adopted, 0);
+    const mappings = held + adopted - outsideMappings;
     return {
       id,
       root,
@@ -570,59 +259,25 @@ class Finder {
       isMadeDetails: details === undefined,
       expected,
       mappings,
-      adoptedMappings,
+      adoptedMappings: adopted,
       lost: lost.slice(0, MAX_LOST),
       moreLost: Math.max(lost.length - MAX_LOST, 0),
-      lostMappings: (lost.length === 0 ? 0 : Math.max((expected ?? 0) - held - adoptedMappings, 0)) + outsideMappings,
+      lostMappings: missing + outsideMappings,
       outsideMappings,
       adoptions,
     };
   }
-
-  #outside(draft: Draft, nrDataBlocks: number): number {
-    let count = 0;
-    this.#eachLeaf(draft, this.#survey.maxData, nrDataBlocks, (leaf) => {
-      this.#eachValue(leaf, (data) => {
-        if (data >= nrDataBlocks) count++;
-      });
-    });
-    return count;
-  }
-}
-
-const INDEX_BYTES = 16;
-const MAGIC_OFFSET = 32;
-
-interface Draft {
-  readonly id: number;
-  readonly root: number;
-  readonly isFoundRoot: boolean;
-  readonly details: DetailsValues | undefined;
-  readonly holes: readonly Hole[];
-  readonly held: number;
-  adoptions: CandidateDevice["adoptions"];
-}
-
-function WHOLE_TREE(root: number): Hole {
-  return { blocknr: root, low: 0, high: Number.POSITIVE_INFINITY, height: Number.POSITIVE_INFINITY };
-}
-
-function rootsOf({ root, adoptions }: Pick<Draft, "root" | "adoptions">): number[] {
-  const adopted = adoptions.flatMap(({ blocks }) => blocks);
-  return root === 0 ? adopted : [root, ...adopted];
 }
 
 function startOf(source: CandidateSource, block: number, values: SuperblockValues): Start {
   return { source, block, values, mappingRoot: values.mappingRoot, detailsRoot: values.detailsRoot };
 }
 
-function finite(value: number | undefined): number | undefined {
-  return value !== undefined && Number.isFinite(value) ? value : undefined;
-}
-
-function isSized(values: SuperblockValues | undefined): boolean {
-  const sectors = values?.dataBlockSectors ?? 0;
-  return sectors >= 128 && sectors <= 2097152 && sectors % 128 === 0;
+/** Whether a root was found to belong to others, as many as own it. */
+function givenAway(found: ReadonlyMap<number, number>, counts: Uint32Array): (root: number | undefined) => boolean {
+  const given = new Map<number, number>();
+  for (const root of found.values()) given.set(root, (given.get(root) ?? 0) + 1);
+  return (root) => root !== undefined && (given.get(root) ?? 0) >= Math.max(counts[root] ?? 0, 1);
 }
 
 /** What was lost is made so that nothing shared is taken for unshared. */
@@ -633,44 +288,40 @@ function keptDetails(details: DetailsValues | undefined, head: CandidateHead, ma
   }
   return {
     mappedBlocks: mappings,
-    transactionId: finite(details.transactionId) ?? transactionId,
+    transactionId: Number.isFinite(details.transactionId) ? details.transactionId : transactionId,
     creationTime: Math.min(details.creationTime, time),
     snapshottedTime: Math.min(details.snapshottedTime, time),
   };
 }
 
 function intersect(left: readonly KeyRange[], right: readonly KeyRange[]): KeyRange[] {
-  const both: KeyRange[] = [];
-  for (const one of left) {
-    for (const other of right) {
-      const low = Math.max(one.low, other.low);
-      const high = Math.min(one.high, other.high);
-      if (low < high) both.push({ low, high });
-    }
-  }
-  return both;
+  return left.flatMap((one) =>
+    right
+      .map((other) => ({ low: Math.max(one.low, other.low), high: Math.min(one.high, other.high) }))
+      .filter(({ low, high }) => low < high),
+  );
 }
 
-function isPresent({ source }: Candidate): boolean {
+function isPresent({ source }: Pick<Candidate, "source">): boolean {
   return source === "superblock" || source === "damaged-superblock";
 }
 
 /** A start that holds something before one that does not; the present one; the whole one; the newest; the fullest. */
 function rank(candidates: readonly Candidate[]): Candidate[] {
-  const keys = (each: Candidate) => [
+  const keysOf = (each: Candidate) => [
     each.mappings > 0 || (each.isWhole && isPresent(each)) ? 0 : 1,
     isPresent(each) ? 0 : 1,
     each.isWhole ? 0 : 1,
     -each.head.time,
-    -each.devices.reduce((most, { details }) => Math.max(most, details.transactionId), 0),
+    -Math.max(0, ...each.devices.map(({ details }) => details.transactionId)),
     -each.mappings,
     each.block,
   ];
   return candidates
-    .map((candidate) => ({ candidate, key: keys(candidate) }))
+    .map((candidate) => ({ candidate, keys: keysOf(candidate) }))
     .sort((left, right) => {
-      const place = left.key.findIndex((value, index) => value !== right.key[index]);
-      return place < 0 ? 0 : left.key[place]! - right.key[place]!;
+      const place = left.keys.findIndex((value, index) => value !== right.keys[index]);
+      return place < 0 ? 0 : left.keys[place]! - right.keys[place]!;
     })
     .map(({ candidate }) => candidate);
 }

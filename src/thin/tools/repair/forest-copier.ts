@@ -4,7 +4,7 @@
  */
 import type { Pace } from "../pace.js";
 import { BLOCK_WORDS, BlockBuffer, type BlockStore } from "../reader/block-store.js";
-import { childOf, entriesOf, isLeafNode, KEYS, keyOf, valuesAt } from "../reader/node.js";
+import { childOf, entriesOf, isLeafNode, KEYS, keyOf, MAX_TREE_DEPTH, valuesAt } from "../reader/node.js";
 import { Kind } from "../reader/problems.js";
 import { MAPPING_BYTES } from "../reader/run-cursor.js";
 import type { BlockAppender } from "../restore/block-appender.js";
@@ -65,7 +65,8 @@ export class ForestCopier {
     const take = (leaf: number) => leaves.push(leaf);
     const fill = (hole: number): void => {
       for (const blocknr of adopted.get(hole) ?? []) {
-        this.#forest.walk(blocknr, Number.POSITIVE_INFINITY, take, () => {});
+        // Within a walk: nodes are kept by depth.
+        this.#forest.walk(blocknr, Number.POSITIVE_INFINITY, take, () => {}, MAX_TREE_DEPTH);
       }
     };
     if (root !== 0) this.#forest.walk(root, Number.POSITIVE_INFINITY, take, (hole) => fill(hole.blocknr));

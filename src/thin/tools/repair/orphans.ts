@@ -1,8 +1,8 @@
 /**
- * Subtrees of mappings that nothing in a candidate points at any more, for the holes that damage left. A damaged inner
- * node loses its children, not their contents; the space map still counts them as used, which tells them from old
- * versions. Nothing is adopted on a guess: an orphan must fit one hole only, must not overlap another one, and the
- * device must not get more mappings than its details say.
+ * Subtrees of mappings that lost a parent, for the holes that damage left. A damaged inner node loses its children, not
+ * their contents; the space map counts more owners for them than point at them, which tells them from old versions.
+ * Nothing is adopted on a guess: an orphan must fit one hole only, must not overlap another one, and the device must not
+ * get more mappings than its details say.
  */
 import type { Adoption } from "./candidate.js";
 import type { Forest, Hole } from "./forest.js";
@@ -30,18 +30,20 @@ interface Claim {
 }
 
 /**
- * @param isReached blocks of the candidate's own trees
+ * @param roots of all trees of the candidate, each as often as it is pointed at
  * @param counts owners of each metadata block, as the candidate's space map has them
  * @returns by device
  */
 export function adoptOrphans(
   forest: Forest,
   sufferers: readonly Sufferer[],
-  isReached: Uint8Array,
+  roots: readonly number[],
   counts: Uint32Array,
 ): Map<number, Adoption[]> {
   const claims = claimsOf(sufferers);
-  for (const orphan of topOrphans(forest, isReached, counts)) {
+  const isReached = new Uint8Array(forest.survey.nrBlocks);
+  for (const root of roots) forest.mark(root, isReached);
+  for (const orphan of topOrphans(forest, isReached, counts, roots)) {
     const fitting = claims.filter((claim) => fits(forest, orphan, claim));
     if (fitting.length === 1) fitting[0]!.orphans.push(orphan);
   }
@@ -59,8 +61,10 @@ export function adoptOrphans(
     const found = own.flatMap(({ orphans }) => orphans);
     const sum = found.reduce((total, blocknr) => total + survey.total[blocknr]!, sufferer.held);
     const isSure = found.every((blocknr) => isSurelyUsed(counts, blocknr));
-    const isRight =
-      sufferer.expected === undefined ? isSure : isSure ? sum <= sufferer.expected : sum === sufferer.expected;
+    // What is no child of the node that was lost has to be the very thing that is missing.
+    const isBelow = own.every(({ height, orphans }) => orphans.every((each) => forest.height[each]! < height));
+    const isExact = sum === sufferer.expected;
+    const isRight = isExact || (isSure && isBelow && sum <= (sufferer.expected ?? Number.POSITIVE_INFINITY));
     if (found.length === 0 || !isRight) continue;
     adoptions.set(
       sufferer.id,
@@ -92,28 +96,31 @@ function claimsOf(sufferers: readonly Sufferer[]): Claim[] {
   return [...claims.values()];
 }
 
-function fits({ survey, height }: Forest, orphan: number, claim: Claim): boolean {
-  const isInside = survey.first[orphan]! >= claim.low && survey.last[orphan]! < claim.high;
-  return isInside && height[orphan]! < claim.height;
+function fits({ survey }: Forest, orphan: number, claim: Claim): boolean {
+  return survey.first[orphan]! >= claim.low && survey.last[orphan]! < claim.high;
 }
 
-/** Those that no other orphan points at. */
-function topOrphans(forest: Forest, isReached: Uint8Array, counts: Uint32Array): number[] {
+/** Those that lack an owner: all that point at them, from the candidate or from another orphan, are counted. */
+function topOrphans(forest: Forest, isReached: Uint8Array, counts: Uint32Array, roots: readonly number[]): number[] {
   const { survey } = forest;
-  const isOrphan = (blocknr: number): boolean =>
-    isReached[blocknr] === 0 &&
+  const mayBe = (blocknr: number): boolean =>
     counts[blocknr] !== 0 &&
     survey.total[blocknr]! > 0 &&
+    forest.isWhole[blocknr] === 1 &&
     forest.isTree(blocknr, TreeKind.Mappings) &&
-    (survey.kinds[blocknr]! & TreeKind.Devices) === 0 &&
-    forest.isWhole[blocknr] === 1;
-  const tops: number[] = [];
-  const hasOrphanParent = new Uint8Array(survey.nrBlocks);
+    (survey.kinds[blocknr]! & TreeKind.Devices) === 0;
+  const owners = new Uint32Array(survey.nrBlocks);
+  for (const root of roots) owners[root]!++;
   for (let blocknr = 1; blocknr < survey.nrBlocks; blocknr++) {
-    if (isOrphan(blocknr)) forest.eachChild(blocknr, (child) => (hasOrphanParent[child] = 1));
+    if (isReached[blocknr] === 0 && !mayBe(blocknr)) continue;
+    forest.eachChild(blocknr, (child) => {
+      owners[child]!++;
+    });
   }
+  const tops: number[] = [];
   for (let blocknr = 1; blocknr < survey.nrBlocks; blocknr++) {
-    if (hasOrphanParent[blocknr] === 0 && isOrphan(blocknr)) tops.push(blocknr);
+    const wanted = isSurelyUsed(counts, blocknr) ? counts[blocknr]! : 1 - isReached[blocknr]!;
+    if (owners[blocknr]! < wanted && mayBe(blocknr)) tops.push(blocknr);
   }
   return tops;
 }

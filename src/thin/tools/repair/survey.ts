@@ -108,7 +108,7 @@ export class Survey {
     else this.#values(blocknr, words, valuesAt(words, at), nr);
   }
 
-  /** Roots of trees are small numbers; of mappings only those of data block 0 are, and one device has but one. */
+  /** Roots of trees are below 2^24; of mappings only those of data block 0 are, and one device has but one. */
   #values(blocknr: number, words: Uint32Array, values: number, nr: number): void {
     let maxTime = 0;
     let maxData = 0;
@@ -121,11 +121,12 @@ export class Survey {
       const time = low & 0xffffff;
       if (data > maxData) maxData = data;
       if (time > maxTime) maxTime = time;
-      if (high === 0 && low > 0 && low < this.nrBlocks) nrSmall++;
+      if (data === 0) nrSmall++;
     }
     this.maxTime[blocknr] = maxTime;
     this.maxData[blocknr] = maxData;
-    if (nr === 0 || (nr === 1 && nrSmall === 1)) this.kinds[blocknr] = ANY_KIND;
-    else this.kinds[blocknr] = nrSmall === nr ? TreeKind.Devices : TreeKind.Mappings;
+    // One small number may be either; of more, most are roots or none but one is.
+    if (nr < 3 && nrSmall < 2 && nrSmall === Math.min(nr, 1)) this.kinds[blocknr] = ANY_KIND;
+    else this.kinds[blocknr] = nrSmall * 2 >= nr ? TreeKind.Devices : TreeKind.Mappings;
   }
 }
