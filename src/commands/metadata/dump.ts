@@ -1,8 +1,17 @@
 /** `udm metadata dump`: what the metadata holds, as XML, text or JSON lines. */
 import { Command, Option } from "commander";
-import { UsageError } from "../../errors/index.js";
+import { StateError, UsageError } from "../../errors/index.js";
 import type { OpenedMetadata } from "../../host/index.js";
-import { DUMP_FORMATS, type DumpFormat, dumpMetadata, readSuperblock } from "../../thin/index.js";
+import {
+  DUMP_FORMATS,
+  type DumpFormat,
+  type DumpOptions,
+  dumpMetadata,
+  findCandidates,
+  Problem,
+  readSuperblock,
+} from "../../thin/index.js";
+import { defined } from "../change.js";
 import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
 import { addSourceOptions, SOURCE, type SourceFlags, withPace, withSource } from "./options.js";
@@ -20,6 +29,8 @@ interface DumpFlags extends SourceFlags {
 }
 
 const METADATA_BLOCK_BYTES = 4096;
+/** Of the format that a repair writes. */
+const FORMAT_VERSION = 2;
 const parseDevice = countOf("device id");
 
 export function dumpCommand(context: Context): Command {
@@ -52,13 +63,15 @@ async function dump(context: Context, from: string, flags: DumpFlags): Promise<v
     throw new UsageError("dump: --json and --format human_readable exclude each other", { hint: "leave one out" });
   }
   const { transactionId, dataBlockSize } = flags;
-  await withSource(context, from, flags, (opened) => {
+  await withSource(context, from, flags, async (opened) => {
+    const found = flags.repair === true ? await foundInstead(context, opened, flags) : undefined;
     const nrDataBlocks = flags.nrDataBlocks ?? dataBlocksOf(opened);
     return withPace(context, `dump ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
       withOutput(context, { file: flags.output, source: opened }, (write) =>
         dumpMetadata(opened.store, {
           format,
           superblock: opened.superblock,
+          ...(found === undefined ? {} : { found }),
           ...(flags.devId === undefined ? {} : { devices: flags.devId }),
           skipMappings: flags.skipMappings === true,
           onSkipped: flags.repair === true ? (what) => context.note(`left out: ${what}`) : undefined,
@@ -73,6 +86,35 @@ async function dump(context: Context, from: string, flags: DumpFlags): Promise<v
       ),
     );
   });
+}
+
+/** Where the superblock is lost, what a repair would begin with. */
+async function foundInstead(
+  context: Context,
+  opened: OpenedMetadata,
+  flags: DumpFlags,
+): Promise<DumpOptions["found"] | undefined> {
+  if (readSuperblock(opened.store, opened.superblock).problem === Problem.None) return undefined;
+  const { transactionId, dataBlockSize, nrDataBlocks } = flags;
+  const { candidates } = await withPace(context, `look through ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
+    findCandidates(opened.store, {
+      pace,
+      overrides: defined({ transactionId, dataBlockSectors: dataBlockSize, nrDataBlocks }),
+    }),
+  );
+  const [best] = candidates;
+  if (best === undefined) return undefined;
+  const { head, devices } = best;
+  if (head.dataBlockSectors === undefined) {
+    throw new StateError("EINVAL", `${opened.name}: no superblock tells the size of data blocks`, {
+      hint: "give it: --data-block-size SECTORS (128 for 64k); it stands in the pool's table",
+    });
+  }
+  context.note(`${opened.name}: its superblock is lost; of what is left, candidate 1 of udm metadata repair is dumped`);
+  return {
+    head: { ...head, dataBlockSectors: head.dataBlockSectors, flags: 0, version: FORMAT_VERSION },
+    devices: devices.filter(({ root }) => root !== 0),
+  };
 }
 
 /**

@@ -4,18 +4,20 @@ import { DATA_BLOCK_LIMIT } from "../../block-time.js";
 import type { Pace } from "../pace.js";
 import { problemText } from "../problem-text.js";
 import type { BlockStore } from "../reader/block-store.js";
-import { type DetailsValues, readDevices } from "../reader/devices.js";
+import { type DetailsValues, type DeviceReading, readDevices } from "../reader/devices.js";
 import { Kind, Problem } from "../reader/problems.js";
 import { RunCursor } from "../reader/run-cursor.js";
 import { readSuperblock, type SuperblockValues } from "../reader/superblock.js";
 import type { TreeDamage } from "../reader/tree-cursor.js";
 import { ByteWriter } from "./byte-writer.js";
-import { type DumpFormat, emitterFor } from "./emitter.js";
+import { type DumpFormat, type DumpHead, emitterFor } from "./emitter.js";
 
 export interface DumpOptions {
   readonly format: DumpFormat;
   /** Block of the superblock to begin at: 0, or the metadata snapshot. */
   readonly superblock: number;
+  /** What was found in place of a superblock that is lost. */
+  readonly found?: { readonly head: DumpHead; readonly devices: readonly DeviceReading[] };
   /** Only these devices, where they exist. */
   readonly devices?: readonly number[];
   readonly skipMappings?: boolean;
@@ -41,8 +43,7 @@ const MAPPINGS_PER_BLOCK = 252;
  */
 export async function dumpMetadata(store: BlockStore, options: DumpOptions): Promise<void> {
   const { pace, write, skipMappings = false } = options;
-  const head = superblockFor(store, options);
-  const devices = readDevices(store, head, (damage, tree) => skipOrFail(store, options, damage, `the ${tree} tree`));
+  const { head, devices } = options.found ?? readPool(store, options);
   const out = new ByteWriter();
   const emitter = emitterFor(options.format, out);
   const drain = async (): Promise<void> => {
@@ -55,7 +56,7 @@ export async function dumpMetadata(store: BlockStore, options: DumpOptions): Pro
     flags: head.flags,
     version: head.version,
     dataBlockSectors: options.overrides?.dataBlockSectors ?? head.dataBlockSectors,
-    nrDataBlocks: options.overrides?.nrDataBlocks ?? head.dataMap.nrBlocks,
+    nrDataBlocks: options.overrides?.nrDataBlocks ?? head.nrDataBlocks,
   });
   const chosen = devices.filter(({ id }) => options.devices?.includes(id) !== false);
   pace.total = chosen.reduce((sum, { details }) => sum + blocksOf(details), 0);
@@ -87,6 +88,15 @@ export async function dumpMetadata(store: BlockStore, options: DumpOptions): Pro
   }
   emitter.end();
   await drain();
+}
+
+function readPool(
+  store: BlockStore,
+  options: DumpOptions,
+): { readonly head: DumpHead; readonly devices: readonly DeviceReading[] } {
+  const values = superblockFor(store, options);
+  const devices = readDevices(store, values, (damage, tree) => skipOrFail(store, options, damage, `the ${tree} tree`));
+  return { head: { ...values, nrDataBlocks: values.dataMap.nrBlocks }, devices };
 }
 
 function blocksOf(details: DetailsValues | undefined): number {

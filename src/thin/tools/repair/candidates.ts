@@ -140,8 +140,10 @@ class Finder {
   #withRoots(start: Start, counts: Uint32Array): Start {
     if (start.values === undefined) return start;
     const trees = this.#trees;
+    // A metadata snapshot's trees are in use too, and are not the present ones.
+    const held = new Set(this.#starts.slice(1).flatMap(({ mappingRoot, detailsRoot }) => [mappingRoot, detailsRoot]));
     const choose = (root: number, kind: number) =>
-      this.#forest.isTree(root, kind) ? [root] : trees.tops(kind).filter((top) => counts[top] !== 0);
+      this.#forest.isTree(root, kind) ? [root] : trees.tops(kind).filter((top) => counts[top] !== 0 && !held.has(top));
     const pairs: Pick<Start, "mappingRoot" | "detailsRoot">[] = [];
     for (const mappingRoot of choose(start.mappingRoot, TreeKind.Devices)) {
       const { roots } = trees.readRoots(mappingRoot);
