@@ -80,7 +80,8 @@ class Finder {
   async find(): Promise<Candidate[]> {
     const starts = [...this.#fromSuperblocks(), ...this.#fromFoundRoots()];
     const candidates: Candidate[] = [];
-    for (const start of starts) {
+    for (const found of starts) {
+      const start = found.source === "superblock" ? await this.#withRootsFound(found) : found;
       candidates.push(await this.#candidate(start));
       this.#pace.check();
     }
@@ -142,6 +143,33 @@ class Finder {
       }
     }
     return starts;
+  }
+
+  /**
+   * A root in the superblock that leads to no such tree, replaced by the one that must be meant: a tree that nothing points
+   * at, that the space map counts as used, and whose devices are those of the other tree. Leftovers of earlier
+   * transactions are counted as free; the trees of a metadata snapshot are its own.
+   */
+  async #withRootsFound(start: Start): Promise<Start> {
+    const isDevices = this.#forest.isTree(start.mappingRoot, TreeKind.Devices);
+    const isDetails = this.#forest.isTree(start.detailsRoot, TreeKind.Details);
+    if (isDevices && isDetails) return start;
+    const counts = await this.#countsOf(start.values);
+    const copies = this.#superblocks.filter((each) => each !== start.values);
+    const others = new Set(copies.flatMap(({ mappingRoot, detailsRoot }) => [mappingRoot, detailsRoot]));
+    const isUsed = (root: number) => counts[root] === 1 && !others.has(root);
+    const devices = isDevices ? [start.mappingRoot] : this.#tops(TreeKind.Devices).filter(isUsed);
+    const details = isDetails ? [start.detailsRoot] : this.#tops(TreeKind.Details).filter(isUsed);
+    const pairs = devices.flatMap((mappingRoot) => {
+      const { roots, holes } = this.#readRoots(mappingRoot);
+      if (holes.length > 0) return [];
+      return details
+        .map((detailsRoot) => ({ detailsRoot, known: this.#readDetails(detailsRoot) }))
+        .filter(({ known }) => known.holes.length === 0 && isSameDevices(roots, known.details))
+        .map(({ detailsRoot }) => ({ mappingRoot, detailsRoot }));
+    });
+    const [pair] = pairs;
+    return pair === undefined || pairs.length > 1 ? start : { ...start, ...pair };
   }
 
   #tops(kind: number): number[] {
@@ -599,6 +627,10 @@ function intersect(left: readonly KeyRange[], right: readonly KeyRange[]): KeyRa
     }
   }
   return both;
+}
+
+function isSameDevices(roots: ReadonlyMap<number, number>, details: ReadonlyMap<number, DetailsValues>): boolean {
+  return roots.size === details.size && [...roots.keys()].every((id) => details.has(id));
 }
 
 function isPresent({ source }: Candidate): boolean {
