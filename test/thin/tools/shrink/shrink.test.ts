@@ -19,6 +19,8 @@ import { type DeviceLogEntry, RecordingDevice } from "../../../support/recording
 import { boundsOf, expectSamePool, makeShrinkPool, type ShrinkPool, usedBlocks } from "../../../support/shrink-pool.js";
 import { HAS_THIN_TOOLS, thinCheck } from "../../../support/thin-tools.js";
 
+const IS_LONG = process.env.UDM_TEST_LONG !== undefined;
+
 interface Wanted {
   readonly metadata: BlockDevice;
   readonly data: BlockDevice;
@@ -84,7 +86,7 @@ test("any pool, shrunk to any size it fits, holds what it held", async () => {
       expect(done.movedBlocks).toBe(moving);
       expectShrunk(pool, pool, blocksAfter);
     }),
-    { numRuns: 20 },
+    { numRuns: IS_LONG ? 400 : 20 },
   );
 });
 
@@ -249,7 +251,7 @@ describe.each([false, true])("a failure of any I/O, from then on: %s", (fromThen
     };
     const clean = await attempt(undefined);
     const total = Object.values(clean.faulty.counts).reduce((sum, count) => sum + count, 0);
-    for (let at = 1; at <= total; at += 1 + Math.floor(total / 40)) {
+    for (let at = 1; at <= total; at += IS_LONG ? 1 : 1 + Math.floor(total / 40)) {
       const fault: Fault = { on: ["read", "write", "flush", "zeroes"], at, code: "EIO", fromThenOn };
       const { forks, faulty, failure } = await attempt(fault);
       const title = `${which}, ${at} of ${total}`;
