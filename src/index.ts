@@ -1,6 +1,6 @@
 /**
- * The library: pools and thin devices over anything that holds bytes, and the host that the commands speak to.
- * It prints nothing and reads neither arguments nor environment.
+ * The library: pools and thin devices over anything that holds bytes, their metadata, NBD in both directions, and the host
+ * that the commands speak to. It prints nothing and reads neither arguments nor environment.
  */
 export * from "./errors/index.js";
 export * from "./host/index.js";
@@ -16,7 +16,39 @@ export {
   type SyncIo,
 } from "./io/index.js";
 export {
+  DeviceExport,
+  type DeviceExportOptions,
+  formatNbdUri,
+  type NbdAddress,
+  NbdDevice,
+  type NbdDeviceOptions,
+  type NbdExport,
+  NbdServer,
+  type NbdUri,
+  parseNbdUri,
+  type ServerOptions,
+  type TlsOptions,
+} from "./nbd/index.js";
+export {
+  adviseMetadataSize,
+  BlockStore,
+  type CheckOptions,
+  type CheckReport,
+  checkMetadata,
+  type DeltaOptions,
+  type DumpOptions,
+  deltaMetadata,
+  dumpMetadata,
+  FINDINGS,
+  type Finding,
+  type ListedDevice,
+  type Listing,
+  type ListOptions,
+  listMetadata,
+  mendMetadata,
   NO_FEATURES,
+  Pace,
+  type PaceOptions,
   Pool,
   type PoolConfig,
   type PoolFeatures,
@@ -24,6 +56,14 @@ export {
   type PoolOptions,
   type PoolRuntime,
   type PoolStatus,
+  type Region,
+  type Restored,
+  type RestoreOptions,
+  type ReverseRun,
+  readSuperblock,
+  restoreMetadata,
+  reverseMap,
+  type SizeAdvice,
   ThinDevice,
   type ThinOptions,
 } from "./thin/index.js";

@@ -182,6 +182,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   ),
   entry("metadata", "rmap", "who maps data blocks", async () => (await import("./metadata/rmap.js")).rmapCommand),
   entry("metadata", "damage", "break a copy", async () => (await import("./metadata/damage.js")).damageCommand),
+  entry("metadata", "explore", "its blocks", async () => (await import("./metadata/explore.js")).exploreCommand),
   entry("metadata", "stat", "figures of it", async () => (await import("./metadata/stat.js")).statCommand),
   entry("metadata", "trim", "discard free data", async () => (await import("./metadata/trim.js")).trimCommand),
   entry("metadata", "pack", "metadata to a small file", async () => (await import("./metadata/pack.js")).packCommand),

@@ -7,10 +7,12 @@ export interface Palette {
   readonly hint: Paint;
   readonly good: Paint;
   readonly warning: Paint;
+  /** The line of a list that is chosen. */
+  readonly chosen: Paint;
 }
 
 const plain: Paint = (text) => text;
-const PLAIN: Palette = { error: plain, hint: plain, good: plain, warning: plain };
+const PLAIN: Palette = { error: plain, hint: plain, good: plain, warning: plain, chosen: plain };
 
 export async function paletteFor(
   stream: { readonly isTTY?: boolean },
@@ -19,5 +21,5 @@ export async function paletteFor(
   if (stream.isTTY !== true || (environment.NO_COLOR ?? "") !== "" || environment.TERM === "dumb") return PLAIN;
   const { Chalk } = await import("chalk");
   const chalk = new Chalk({ level: 1 });
-  return { error: chalk.red, hint: chalk.dim, good: chalk.green, warning: chalk.yellow };
+  return { error: chalk.red, hint: chalk.dim, good: chalk.green, warning: chalk.yellow, chosen: chalk.inverse };
 }

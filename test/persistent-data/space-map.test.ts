@@ -287,6 +287,101 @@ describe("growth of data", () => {
   });
 });
 
+describe("shrinking of data", () => {
+  test("bitmaps behind the new end and their entries in the index are given up, over leaves of the index", () => {
+    const blocks = 2 * ENTRIES_PER_BITMAP + 100;
+    const data = dataMap(blocks);
+    data.map.inc(5, 8);
+    data.commit();
+    const allocated = data.bench.map.root.nrAllocated;
+    const entries = data.entries().map(([, ...rest]) => rest);
+    data.map.extend(201 * ENTRIES_PER_BITMAP - 20);
+    data.commit();
+    data.map.shrink(blocks);
+    expect(data.map.nrLiveBlocks).toBe(blocks);
+    data.commit();
+    expect(data.bench.map.root.nrAllocated).toBe(allocated);
+    expect(data.entries().map(([, ...rest]) => rest)).toEqual(entries);
+    const reopened = DiskSpaceMap.open(data.bench.transaction, data.map.root);
+    expect([reopened.nrBlocks, reopened.nrFree]).toEqual([blocks, blocks - 3]);
+    expect(times(9, (block) => reopened.count(block))).toEqual([0, 0, 0, 0, 0, 1, 1, 1, 0]);
+    expect(() => reopened.count(blocks)).toThrow();
+  });
+
+  test("in the transaction that grew it, it is as if it had never grown", () => {
+    const data = dataMap(100);
+    const before = data.map.root;
+    data.map.extend(5 * ENTRIES_PER_BITMAP);
+    data.map.shrink(100);
+    data.commit();
+    expect(data.map.root).toEqual({ ...before, bitmapRoot: data.map.root.bitmapRoot });
+    expect(data.entries().length).toBe(1);
+  });
+
+  test.each([[50], [ENTRIES_PER_BITMAP - 1], [ENTRIES_PER_BITMAP], [2 * ENTRIES_PER_BITMAP]])(
+    "a block with an owner behind the new end %i is in the way, and nothing is changed",
+    (blocks) => {
+      const data = dataMap(3 * ENTRIES_PER_BITMAP);
+      data.map.inc(2 * ENTRIES_PER_BITMAP + 7, 2 * ENTRIES_PER_BITMAP + 8);
+      data.commit();
+      const before = data.map.root;
+      expect(() => data.map.shrink(blocks)).toThrow(/block 32647 is in use/);
+      expect(data.map.root).toEqual(before);
+    },
+  );
+});
+
+describe("moving counts", () => {
+  test("any counts move between any places, over borders of bitmaps and through the overflow tree", () => {
+    const size = 3 * ENTRIES_PER_BITMAP;
+    const place = fc.oneof(
+      fc.integer({ min: 0, max: 300 }),
+      fc.integer({ min: ENTRIES_PER_BITMAP - 40, max: ENTRIES_PER_BITMAP + 40 }),
+      fc.integer({ min: 2 * ENTRIES_PER_BITMAP - 40, max: size - 60 }),
+    );
+    const counts = fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 1, maxLength: 50 });
+    fc.assert(
+      fc.property(place, place, counts, (from, to, wanted) => {
+        fc.pre(Math.abs(from - to) >= wanted.length);
+        const data = dataMap(size);
+        for (const [at, count] of wanted.entries())
+          for (let n = 0; n < count; n++) data.map.inc(from + at, from + at + 1);
+        data.commit();
+        const before = { root: data.map.root, free: data.entries().map(([, free]) => free!) };
+        data.map.move(from, to, wanted.length);
+        data.commit();
+        expect(wanted.map((_, at) => data.map.count(to + at))).toEqual(wanted);
+        expect(wanted.map((_, at) => data.map.count(from + at))).toEqual(wanted.map(() => 0));
+        expect(data.map.root.nrAllocated).toBe(before.root.nrAllocated);
+        const free = data.entries().map(([, each]) => each!);
+        expect(free.reduce((sum, each) => sum + each)).toBe(before.free.reduce((sum, each) => sum + each));
+        // No free block below what the index says.
+        for (const [index, [, , none]] of data.entries().entries()) {
+          for (let at = 0; at < Math.min(none!, 60); at++) {
+            expect(data.map.count(index * ENTRIES_PER_BITMAP + at)).toBeGreaterThan(0);
+          }
+        }
+        data.map.move(to, from, wanted.length);
+        expect(wanted.map((_, at) => data.map.count(from + at))).toEqual(wanted);
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  test("a block without an owner, and a place that has one, are refused", () => {
+    const data = dataMap(100);
+    data.map.inc(10, 12);
+    for (const [from, to] of [
+      [20, 30],
+      [10, 11],
+      [10, 100],
+    ] as const) {
+      expect(() => data.map.move(from, to, 1)).toThrow();
+    }
+    expect(() => data.map.move(10, 40, 2)).not.toThrow();
+  });
+});
+
 describe("growth of metadata", () => {
   const grow = (bench: Bench, blocks: number) => {
     bench.device.resize(blocks * 4096);

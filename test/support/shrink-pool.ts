@@ -53,40 +53,58 @@ export function makeShrinkPool(options: ShrinkPoolOptions): ShrinkPool {
   engine.resizeData(dataBlocks);
   engine.commit();
   const virtualBlocks = dataBlocks * 2;
+  const write = (id: number, blocks: number, begin: number, end: number): void => {
+    const device = engine.openDevice(id);
+    for (let left = blocks; left > 0; ) {
+      const length = Math.min(left, random.between(1, run));
+      const first = random.between(begin, Math.max(begin, end - length));
+      engine.insertMappings(
+        device,
+        first,
+        Array.from({ length }, () => engine.allocateDataBlock()!),
+      );
+      left -= length;
+    }
+    engine.closeDevice(device);
+  };
+  const thinOut = (id: number, blocks: number, begin: number, end: number): void => {
+    const device = engine.openDevice(id);
+    for (let left = blocks; left > 0; ) {
+      const length = Math.min(left, random.between(1, run * 2));
+      const first = random.between(begin, end - 1);
+      engine.removeMappings(device, first, Math.min(end, first + length));
+      left -= length;
+    }
+    engine.closeDevice(device);
+  };
   for (let id = 0; id < devices; id++) engine.createThin(id);
   engine.commit();
-  let free = Math.floor(dataBlocks * fill);
-  const share = Math.max(1, Math.floor(free / (snapshots + 1)));
+  // Half of it everywhere in the first devices; snapshots then differ from their origins in a window each, and share the
+  // nodes of all the rest.
+  const room = Math.floor(dataBlocks * fill);
+  const ofEach = Math.floor(room / 2 / devices);
+  for (let id = 0; id < devices; id++) write(id, ofEach, 0, virtualBlocks);
+  engine.commit();
+  for (let id = 0; id < devices; id++) thinOut(id, Math.floor((virtualBlocks * thinning) / devices), 0, virtualBlocks);
+  engine.commit();
+  const ofSnapshot = Math.floor(room / 2 / (snapshots + 1));
+  const width = Math.max(run * 2, Math.floor(virtualBlocks / 10));
   for (let round = 0; round <= snapshots; round++) {
-    for (let left = Math.min(share, free); left > 0; ) {
-      const device = engine.openDevice(random.between(0, devices + round - 1));
-      const first = random.between(0, virtualBlocks - run);
-      const length = Math.min(left, random.between(1, run));
-      const blocks = Array.from({ length }, () => engine.allocateDataBlock()!);
-      engine.insertMappings(device, first, blocks);
-      engine.closeDevice(device);
-      left -= length;
-      free -= length;
-    }
+    const id = random.between(0, devices + round - 1);
+    const begin = random.between(0, Math.max(0, virtualBlocks - width));
+    write(id, ofSnapshot, begin, begin + width);
+    thinOut(id, Math.floor(width * thinning), begin, begin + width);
     engine.commit();
-    if (round < snapshots) {
-      engine.createSnapshot(devices + round, random.between(0, devices + round - 1));
-      engine.commit();
-    }
+    if (round === snapshots) break;
+    engine.createSnapshot(devices + round, random.between(0, devices + round - 1));
+    engine.commit();
   }
   if (options.holdsSnapshot === true) {
     engine.reserveSnapshot();
     engine.commit();
+    thinOut(0, Math.floor(virtualBlocks / 20), 0, virtualBlocks);
+    engine.commit();
   }
-  for (let at = 0; at < virtualBlocks * thinning; ) {
-    const device = engine.openDevice(random.between(0, devices + snapshots - 1));
-    const length = random.between(1, run * 2);
-    const first = random.between(0, virtualBlocks - 1);
-    engine.removeMappings(device, first, Math.min(virtualBlocks, first + length));
-    engine.closeDevice(device);
-    at += length;
-  }
-  engine.commit();
   const before = checkMetadata(deviceSource(metadata));
   expect(before.damage).toEqual([]);
   for (const block of usedBlocks(before)) stamp(data, block, blockBytes);
@@ -157,6 +175,7 @@ function headOf({ pool, flags }: MetadataReport): unknown {
   return { time, transactionId, dataBlockSectors, flags, devices };
 }
 
-function nodesOf({ blocks }: MetadataReport): number {
+/** Nodes of mapping trees, each once. */
+export function nodesOf({ blocks }: MetadataReport): number {
   return [...blocks.values()].filter(({ role }) => role === "mapping").length;
 }

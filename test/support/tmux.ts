@@ -42,6 +42,10 @@ export class Terminal {
     this.press("Enter");
   }
 
+  resize(size: { readonly columns: number; readonly rows: number }): void {
+    this.#tmux(["resize-window", "-x", String(size.columns), "-y", String(size.rows)]);
+  }
+
   /** The screen without the blank lines at its end. */
   screen(options: { readonly colours?: boolean } = {}): string {
     return this.#tmux(["capture-pane", "-p", ...(options.colours === true ? ["-e"] : [])]).trimEnd();

@@ -134,7 +134,8 @@ async function shrinkInPlace(
       else context.lines(plan);
       return;
     }
-    await context.confirm(deedOf(name, sound, flags, file?.file));
+    const victim = places.pool === undefined ? `${name}' with data '${places.data.name}` : name;
+    await context.confirm(deedOf(victim, sound, flags, file?.file));
     const plan = sound.plan ?? (await planAfterRelease(context, name, metadata.device, sound.figures.blocksAfter));
     const done = await withPace(context, `shrink ${name}`, 1, (pace) =>
       shrinkPool(metadata.device, plan, { data: flags.copy ? data!.device : undefined, pace }),

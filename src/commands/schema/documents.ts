@@ -60,6 +60,14 @@ const ATTACHMENT = record({
   directIo: flag("past the page cache of the image"),
 });
 
+const BLOCK_ENTRIES = list(
+  record({
+    label: text("a field, a key, a range of blocks"),
+    text: text(),
+    block: optional(count("metadata block it leads to")),
+  }),
+);
+
 const REFERENCE_COUNTS = record({
   blocks: count("governed by the space map"),
   used: count("blocks with a count above 0"),
@@ -406,6 +414,18 @@ const SHAPES = {
       damaged: flag("something could not be read"),
     }),
   }),
+  metadataBlock: record({
+    metadataBlock: record({
+      block: count(),
+      path: list(count(), "blocks on the way to it, this one the last"),
+      kind: word(["superblock", "internal node", "leaf", "bitmap", "index block", "empty", "unknown"]),
+      title: text("what it is, in words"),
+      problems: list(text(), "what is wrong with it"),
+      fields: BLOCK_ENTRIES,
+      entries: BLOCK_ENTRIES,
+      bytes: optional(text("in hexadecimal, with --hex")),
+    }),
+  }),
   discarded: record({
     discarded: record({
       device: text("the data device, as it was named"),
@@ -679,6 +699,7 @@ const TOLD: Readonly<Record<Noun, Omit<DocumentEntry, "shape">>> = {
   damage: { tells: "Metadata that was damaged on purpose.", commands: ["metadata damage"] },
   cases: { tells: "Cases of damage there are.", commands: ["metadata damage --list"] },
   stat: { tells: "Figures of a pool's metadata.", commands: ["metadata stat"] },
+  metadataBlock: { tells: "One block of metadata, decoded.", commands: ["metadata explore"] },
   discarded: { tells: "Free data of a pool that was discarded.", commands: ["metadata trim"] },
   packed: { tells: "Metadata that was packed into a file.", commands: ["metadata pack"] },
   unpacked: { tells: "Metadata that was unpacked.", commands: ["metadata unpack"] },

@@ -9,14 +9,16 @@
  * After `reconnectMs` without a server the requests that wait fail; the next one begins to try again.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { IoError, messageOf, SpaceError, StateError, type UdmError } from "../../errors/index.js";
+import { IoError, messageOf, StateError } from "../../errors/index.js";
 import { type BlockDevice, checkRange, type Extent, refuseReadOnly } from "../../io/index.js";
 import { AccessGate } from "../access-gate.js";
-import { CMD, CMD_FLAG, NBD_ERROR, REQUEST, REQUEST_MAGIC, TRANSMISSION_FLAG, viewOf, writeU64 } from "../protocol.js";
+import { CMD, CMD_FLAG, TRANSMISSION_FLAG } from "../protocol.js";
 import { formatNbdUri, type NbdUri, parseNbdUri } from "../uri.js";
 import type { Negotiated } from "./handshake.js";
+import { KeptWrites } from "./kept-writes.js";
 import { type Link, openLink, sayGoodbye } from "./link.js";
-import { type Asked, Replies } from "./replies.js";
+import { Replies } from "./replies.js";
+import { failureOf, type Request, requestBytes, whenDone } from "./request.js";
 
 export interface NbdDeviceOptions {
   readonly readOnly?: boolean;
@@ -39,26 +41,6 @@ const KEEP_BYTES = 32 * 2 ** 20;
 const ZEROS = new Uint8Array(2 ** 20);
 const SMALLEST_UNIT_BYTES = 4096;
 
-interface Request extends Asked {
-  readonly flags: number;
-  readonly data: Uint8Array | undefined;
-  readonly resolve: () => void;
-  readonly reject: (error: unknown) => void;
-  /** FLUSH: how many of the kept writes it covers. */
-  covers: number;
-  /** A kept write, written again. */
-  readonly isRepeat: boolean;
-}
-
-/** A write that the server answered and has not flushed. */
-interface Kept {
-  readonly command: number;
-  readonly flags: number;
-  readonly offset: number;
-  readonly length: number;
-  readonly data: Uint8Array | undefined;
-}
-
 export class NbdDevice implements BlockDevice {
   readonly name: string;
   readonly sync = undefined;
@@ -68,8 +50,7 @@ export class NbdDevice implements BlockDevice {
   #link: Link | undefined;
   readonly #outstanding = new Map<number, Request>();
   readonly #queue: Request[] = [];
-  #kept: Kept[] = [];
-  #keptBytes = 0;
+  readonly #kept = new KeptWrites();
   #flushingKept: Promise<void> | undefined;
   #nextCookie = 1;
   #reconnecting: Promise<void> | undefined;
@@ -255,7 +236,7 @@ export class NbdDevice implements BlockDevice {
     }
     await allOf(parts);
     if (isFua && !passesFua) await this.flush();
-    if (this.#keptBytes > KEEP_BYTES) await this.#flushKept();
+    if (this.#kept.bytes > KEEP_BYTES) await this.#flushKept();
   }
 
   #pieceBytes(): number {
@@ -335,7 +316,7 @@ export class NbdDevice implements BlockDevice {
     this.#outstanding.set(cookie, request);
     request.got = 0;
     request.error = 0;
-    if (request.command === CMD.flush) request.covers = this.#kept.length;
+    if (request.command === CMD.flush) request.covers = this.#kept.count;
     if (!this.#isCorked) {
       // What is asked in one turn goes out together.
       this.#isCorked = true;
@@ -351,60 +332,31 @@ export class NbdDevice implements BlockDevice {
 
   #done(cookie: number, request: Request): void {
     this.#outstanding.delete(cookie);
-    if (request.error !== 0) request.reject(this.#failure(request));
+    if (request.error !== 0) request.reject(failureOf(this.name, request));
     else {
-      if (request.command === CMD.flush) this.#forgetKept(request.covers);
-      else if (request.command === CMD.write || request.command === CMD.writeZeroes) this.#keep(request);
-      else if (request.command === CMD.trim) this.#dropKept(request);
+      this.#settle(request);
       request.resolve();
     }
     this.#sendQueued();
   }
 
-  /** What was written again is kept already. */
-  #keep({ command, flags, offset, length, data, isRepeat }: Request): void {
-    if (isRepeat || !this.#can(TRANSMISSION_FLAG.sendFlush)) return;
-    // Durable at once; but what is kept from before must not come to lie over it.
-    if ((flags & CMD_FLAG.fua) !== 0 && this.#kept.length === 0) return;
-    this.#kept.push({ command, flags, offset, length, data: data?.slice() });
-    this.#keptBytes += data?.length ?? 0;
-  }
-
-  /** The first `count` are durable. */
-  #forgetKept(count: number): void {
-    for (const each of this.#kept.splice(0, count)) this.#keptBytes -= each.data?.length ?? 0;
-    // Other flushes that are under way cover those that are left of theirs.
-    for (const each of this.#outstanding.values()) each.covers = Math.max(0, each.covers - count);
-  }
-
-  /** What was trimmed as a whole need not be written again; nobody relies on what it held. */
-  #dropKept(trimmed: Request): void {
-    const end = trimmed.offset + trimmed.length;
-    const isInside = (each: Kept) => each.offset >= trimmed.offset && each.offset + each.length <= end;
-    if (!this.#kept.some(isInside)) return;
-    // Flushes under way count what they cover: they must not cover others in their place.
-    if ([...this.#outstanding.values()].some(({ command }) => command === CMD.flush)) return;
-    this.#kept = this.#kept.filter((each) => !isInside(each));
-    this.#keptBytes = this.#kept.reduce((sum, each) => sum + (each.data?.length ?? 0), 0);
-  }
-
-  #failure({ command, offset, length, error }: Request): UdmError {
-    const what = `${this.name}: ${COMMAND_NAMES[command]} of ${length} bytes at ${offset}`;
-    switch (error) {
-      case NBD_ERROR.ENOSPC:
-        return new SpaceError(`${what}: the server has no space`, {
-          hint: "make room where the server keeps its data",
-        });
-      case NBD_ERROR.EPERM:
-        return new IoError("EROFS", `${what}: the server refuses writes`, { hint: "use it read-only" });
-      case NBD_ERROR.EINVAL:
-        return new IoError("EINVAL", `${what}: the server refuses it as invalid`);
-      case NBD_ERROR.ENOMEM:
-        return new IoError("ENOMEM", `${what}: the server has no memory`);
-      case NBD_ERROR.ENOTSUP:
-        return new IoError("EOPNOTSUPP", `${what}: the server cannot do that`);
-      default:
-        return new IoError("EIO", `${what}: the server answers with error ${error}`, { hint: "its log may tell more" });
+  /** What it means for the writes that are kept. */
+  #settle(request: Request): void {
+    const outstanding = this.#outstanding;
+    switch (request.command) {
+      case CMD.flush:
+        this.#kept.forget(request.covers);
+        // Other flushes that are under way cover those that are left of theirs.
+        for (const each of outstanding.values()) each.covers = Math.max(0, each.covers - request.covers);
+        return;
+      case CMD.write:
+      case CMD.writeZeroes:
+        // What was written again is kept already.
+        if (!request.isRepeat && this.#can(TRANSMISSION_FLAG.sendFlush)) this.#kept.keep(request);
+        return;
+      case CMD.trim:
+        // Flushes under way count what they cover: they must not cover others in their place.
+        if (![...outstanding.values()].some(({ command }) => command === CMD.flush)) this.#kept.drop(request);
     }
   }
 
@@ -497,7 +449,7 @@ export class NbdDevice implements BlockDevice {
 
   /** One after the other: the last of two writes of the same bytes is the one that counts. */
   async #writeAgain(link: Link): Promise<void> {
-    for (const each of [...this.#kept]) {
+    for (const each of this.#kept.all()) {
       if (this.#link !== link) throw new IoError("EIO", "the connection broke again");
       await new Promise<void>((resolve, reject) => {
         this.#send(link, {
@@ -516,20 +468,6 @@ export class NbdDevice implements BlockDevice {
   }
 }
 
-const COMMAND_NAMES = ["read", "write", "disconnect", "flush", "trim", "cache", "zeroing", "status"];
-
-function requestBytes({ command, flags, offset, length }: Request, cookie: number): Uint8Array {
-  const bytes = Buffer.allocUnsafe(REQUEST.size);
-  const view = viewOf(bytes);
-  view.setUint32(0, REQUEST_MAGIC);
-  view.setUint16(REQUEST.at.flags, flags);
-  view.setUint16(REQUEST.at.type, command);
-  writeU64(view, REQUEST.at.cookie, cookie);
-  writeU64(view, REQUEST.at.offset, offset);
-  view.setUint32(REQUEST.at.length, length);
-  return bytes;
-}
-
 function isAligned(offset: number, length: number, unit: number): boolean {
   return offset % unit === 0 && length % unit === 0;
 }
@@ -538,20 +476,4 @@ function isAligned(offset: number, length: number, unit: number): boolean {
 async function allOf(parts: readonly Promise<unknown>[]): Promise<void> {
   if (parts.length === 1) return void (await parts[0]);
   for (const each of await Promise.allSettled(parts)) if (each.status === "rejected") throw each.reason;
-}
-
-function whenDone(request: Request): Promise<void> {
-  return new Promise((resolve) => {
-    const { resolve: done, reject } = request;
-    Object.assign(request, {
-      resolve: () => {
-        done();
-        resolve();
-      },
-      reject: (error: unknown) => {
-        reject(error);
-        resolve();
-      },
-    });
-  });
 }

@@ -1,10 +1,12 @@
 /** The tools for metadata: what they find, and what they make. */
 
+export { describeSure, firstStep, followPath, type Step } from "./block-path.js";
 export { type Census, countKinds } from "./census.js";
 export { type CheckOptions, type CheckReport, checkMetadata, type Run } from "./check.js";
 export type { CountTotals } from "./check-counts.js";
 export * from "./damage/index.js";
 export { type DeltaFormat, type DeltaKind, type DeltaOptions, type DeltaSide, deltaMetadata } from "./delta.js";
+export { type DescribedBlock, type DescribedEntry, describeBlock, type Role } from "./describe.js";
 export { ByteWriter } from "./dump/byte-writer.js";
 export { type DumpOptions, dumpMetadata } from "./dump/dump.js";
 export { DUMP_FORMATS, type DumpFormat, type DumpHead, type Emitter, emitterFor } from "./dump/emitter.js";
