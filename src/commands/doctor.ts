@@ -1,6 +1,6 @@
 /** `udm doctor`: what the machine offers, what is wrong, and the command that mends it. Exits 3 when something is wrong. */
 import { Command } from "commander";
-import type { Examination, Finding } from "../host/index.js";
+import type { Examination, ExaminationRequest, Finding } from "../host/index.js";
 import type { Palette } from "../ui/index.js";
 import type { Context } from "./context.js";
 import type { DocumentOf } from "./schema/documents.js";
@@ -13,17 +13,28 @@ export function doctorCommand(context: Context): Command {
       "Tells what this machine offers to udm, what is wrong with what udm keeps, and how to mend it. Changes nothing. Exits 3 when something is wrong.",
     )
     .action(async () => {
-      const host = await context.host();
-      const examination = await host.examine({
+      const request: ExaminationRequest = {
         searchPath: context.environment.PATH ?? "",
         isRoot: context.isRoot,
         devFolder: context.devFolder,
-      });
+      };
+      const examination = await examine(context, request);
       const isWell = !examination.findings.some((finding) => finding.severity === "wrong");
       if (!isWell) context.exitWith(SOMETHING_WRONG);
       if (context.globals.json) context.json({ doctor: { isWell, ...examination } } satisfies DocumentOf<"doctor">);
       else context.lines(report(examination, await context.palette("stdout"), context.globals.quiet));
     });
+}
+
+/** By the daemon where one runs. One that does not answer is among what is wrong. */
+async function examine(context: Context, request: ExaminationRequest): Promise<Examination> {
+  try {
+    return await (await context.host()).examine(request);
+  } catch (error) {
+    const { DaemonSilent } = await import("../host/index.js");
+    if (!(error instanceof DaemonSilent)) throw error;
+    return (await context.ownHost()).examine({ ...request, silentDaemon: { pid: error.pid } });
+  }
 }
 
 function report({ machine, findings }: Examination, palette: Palette, isQuiet: boolean): readonly string[] {

@@ -58,7 +58,7 @@ export async function examine(core: Core, request: ExaminationRequest): Promise<
     }
   }
   examineEarlierBoot(core, findings);
-  const daemon = examineDaemon(core, findings);
+  const daemon = examineDaemon(core, request, findings);
   const { examineAttachments } = await import("./attachments/index.js");
   const folders = { stateDir: dirname(core.file.path), runDir: core.runDir, devFolder: request.devFolder };
   const names = (state?.devices ?? []).map((record) => record.name);
@@ -244,10 +244,22 @@ function examineEarlierBoot(core: Core, findings: Finding[]): void {
 }
 
 /** In a command this is reached only when nobody answered at the socket. */
-function examineDaemon(core: Core, findings: Finding[]): Capability {
+function examineDaemon(core: Core, { silentDaemon }: ExaminationRequest, findings: Finding[]): Capability {
   const { socket } = daemonPaths({ stateDir: dirname(core.file.path), runDir: core.runDir });
   const use = "exports, attached devices";
   if (!core.isAlone) return { id: "daemon", isThere: true, detail: `process ${process.pid}, ${socket}`, use };
+  if (silentDaemon !== undefined) {
+    const { pid } = silentDaemon;
+    const who = pid === undefined ? socket : `process ${pid}`;
+    findings.push({
+      id: "daemon-stuck",
+      severity: "wrong",
+      subject: "daemon",
+      message: `${who} does not answer; who uses its devices waits, and nothing that was flushed is lost when it is killed`,
+      ...(pid === undefined ? {} : { fix: `kill -9 ${pid}` }),
+    });
+    return { id: "daemon", isThere: false, detail: `${who} does not answer`, use };
+  }
   if (!exists(socket)) return { id: "daemon", isThere: true, detail: "not running; started when needed", use };
   findings.push({
     id: "stale-socket",

@@ -340,6 +340,8 @@ export interface ExaminationRequest {
   readonly isRoot: boolean;
   /** Where links to attached devices are; without it they are not looked at. */
   readonly devFolder?: string;
+  /** A daemon has the state and does not answer, so somebody else looks. */
+  readonly silentDaemon?: { readonly pid: number | undefined };
 }
 
 export interface Examination {

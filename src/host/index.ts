@@ -9,7 +9,7 @@ export { type AnyHostOptions, openAnyHost } from "./any-host.js";
 export type { AttachmentFolders, AttachmentInfo, AttachRequest, Via } from "./attachments/index.js";
 export { Daemon, type DaemonOptions } from "./daemon/daemon.js";
 export { errorToPlain } from "./daemon/protocol.js";
-export { type ConnectOptions, connectHost } from "./daemon/rpc-host.js";
+export { type ConnectOptions, connectHost, DaemonSilent } from "./daemon/rpc-host.js";
 export { daemonPaths } from "./daemon/socket-path.js";
 export { daemonHost, endDaemon, type Readiness, removeStale, type StartOptions } from "./daemon/start-daemon.js";
 export type { ExportInfo, ExportRequest } from "./exports.js";

@@ -26,7 +26,7 @@ const MAY_USE: Readonly<Record<string, readonly string[]>> = {
 /** Files of src itself: the program stands on the commands, the library on what is below them. */
 const TOP_FILES: Readonly<Record<string, readonly string[]>> = {
   "main.ts": [...MAY_USE.commands!, "commands", "version.ts"],
-  "index.ts": [...LINE, "loop", "host", "version.ts"],
+  "index.ts": [...LINE, "loop", "nbd", "host", "version.ts"],
   "version.ts": [],
 };
 

@@ -132,3 +132,31 @@ test.skipIf(THROUGH_DAEMON)("a damaged state is told by the one who starts it", 
     expect((await session.udm("daemon status")).status).toBe(1);
   });
 });
+
+test.skipIf(THROUGH_DAEMON)(
+  "one that is stopped is named, by doctor too, and who was told what to do is rid of it",
+  async () => {
+    await withSession(async (session) => {
+      await makePool(session);
+      await session.ok("daemon start");
+      const { pid, socket } = (await statusOf(session))!;
+      process.kill(pid, "SIGSTOP");
+      try {
+        expect(await session.udm("thin snap a s")).toEqual({
+          status: 1,
+          stdout: "",
+          stderr:
+            `udm: ${socket}: the daemon (process ${pid}) does not answer\n` +
+            "hint: udm doctor tells what waits for it; one that hangs may be killed, nothing that was flushed is lost\n",
+        });
+        const doctor = await session.udm("doctor --quiet");
+        expect(doctor).toMatchObject({ status: 3, stderr: "", stdout: expect.stringContaining(`  kill -9 ${pid}\n`) });
+        expect(doctor.stdout).not.toContain("was left behind");
+      } finally {
+        process.kill(pid, "SIGKILL");
+      }
+      await expect.poll(() => isAlive(pid)).toBe(false);
+      await session.ok("thin snap a s");
+    });
+  },
+);

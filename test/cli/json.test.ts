@@ -266,6 +266,7 @@ test("so have the tools for metadata", async () => {
         { dataBlock: 0, thinId: 1, virtualBlock: 0, count: 1 },
       ],
     });
+    await json(session, "metadata stat pool");
     await json(session, "metadata size -b 64k -s 1t -m 10");
     expect(await json(session, "metadata size pool")).toMatchObject({
       metadataSize: { hasBytes: 8 * 2 ** 20, poolBytes: 64 * 2 ** 20, isEnough: true },

@@ -16,7 +16,7 @@ import { MAX_CONNECTIONS } from "./protocol.js";
 import { ResidentCore } from "./resident-core.js";
 import { isAnswered } from "./rpc-host.js";
 import { type AnyServiceKind, Services } from "./services.js";
-import { daemonPaths, makeRunDir, socketAddress, socketIdentity } from "./socket-path.js";
+import { daemonPaths, descriptorOf, makeRunDir, socketAddress, socketIdentity } from "./socket-path.js";
 
 export interface DaemonOptions {
   readonly stateDir: string;
@@ -291,9 +291,8 @@ function runsAlready(socket: string): StateError {
 /** Why a peer is sent away: the socket's permissions keep others out, and the kernel says who it is. */
 function refusalOf(socket: Socket): string | undefined {
   const native = nativeCalls();
-  const handle: unknown = "_handle" in socket ? socket._handle : undefined;
-  const fd = typeof handle === "object" && handle !== null && "fd" in handle ? handle.fd : undefined;
-  if (native === undefined || typeof fd !== "number" || fd < 0) return undefined;
+  const fd = descriptorOf(socket);
+  if (native === undefined || fd === undefined) return undefined;
   try {
     const { uid, pid } = native.peerOf(fd);
     const own = process.geteuid?.();

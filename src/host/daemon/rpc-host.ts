@@ -5,6 +5,7 @@
  */
 import { connect, type Socket } from "node:net";
 import { codeOf, IoError, messageOf, StateError } from "../../errors/index.js";
+import { nativeCalls } from "../../io/index.js";
 import type { Host, HostPlans } from "../host.js";
 import { lengthOf } from "../transfer.js";
 import { bytesHead, type Frame, FrameReader, messageFrame } from "./frames.js";
@@ -20,7 +21,7 @@ import {
   type ToClient,
   type ToDaemon,
 } from "./protocol.js";
-import { daemonPaths, socketAddress, socketIdentity } from "./socket-path.js";
+import { daemonPaths, descriptorOf, socketAddress, socketIdentity } from "./socket-path.js";
 
 export interface ConnectOptions {
   readonly stateDir: string;
@@ -104,6 +105,29 @@ export class DaemonGone extends IoError {
   }
 }
 
+/** It is there, and says nothing: it is stopped, or stuck. */
+export class DaemonSilent extends IoError {
+  constructor(
+    path: string,
+    readonly pid: number | undefined,
+  ) {
+    const who = pid === undefined ? "" : ` (process ${pid})`;
+    super("ETIMEDOUT", `${path}: the daemon${who} does not answer`, {
+      hint: "udm doctor tells what waits for it; one that hangs may be killed, nothing that was flushed is lost",
+    });
+  }
+}
+
+/** The process behind a connection, where the kernel tells it. */
+function peerPid(socket: Socket): number | undefined {
+  const fd = descriptorOf(socket);
+  try {
+    return fd === undefined ? undefined : nativeCalls()?.peerOf(fd).pid;
+  } catch {
+    return undefined;
+  }
+}
+
 interface Pending {
   readonly method: string;
   readonly resolve: (value: unknown) => void;
@@ -153,11 +177,7 @@ class Link {
     const result = await new Promise<Greeting | undefined | Error>((resolve) => {
       this.#onWelcome = resolve;
       timer = setTimeout(() => {
-        resolve(
-          new IoError("ETIMEDOUT", `${path}: the daemon does not answer`, {
-            hint: "udm daemon status names its process; one that hangs may be killed, nothing that was flushed is lost",
-          }),
-        );
+        resolve(new DaemonSilent(path, peerPid(this.#socket)));
       }, answerMs);
       if (this.#socket.destroyed) resolve(undefined);
     });

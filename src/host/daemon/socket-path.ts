@@ -1,6 +1,7 @@
 /** Where a daemon listens: in the run dir, one socket for each state dir. */
 import { createHash } from "node:crypto";
 import { chmodSync, closeSync, constants, mkdirSync, openSync, realpathSync, statSync } from "node:fs";
+import type { Socket } from "node:net";
 import { basename, dirname, join, resolve } from "node:path";
 import { codeOf, StateError } from "../../errors/index.js";
 import { systemError } from "../../io/index.js";
@@ -70,4 +71,11 @@ export function socketAddress(path: string): { readonly address: string; done():
   if (Buffer.byteLength(path) < MAX_ADDRESS_BYTES) return { address: path, done() {} };
   const fd = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
   return { address: `/proc/self/fd/${fd}/${basename(path)}`, done: () => closeSync(fd) };
+}
+
+/** Descriptor of a socket, where node tells it. */
+export function descriptorOf(socket: Socket): number | undefined {
+  const handle: unknown = "_handle" in socket ? socket._handle : undefined;
+  const fd = typeof handle === "object" && handle !== null && "fd" in handle ? handle.fd : undefined;
+  return typeof fd === "number" && fd >= 0 ? fd : undefined;
 }
