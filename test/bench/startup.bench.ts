@@ -1,8 +1,9 @@
 /**
  * How long a command takes that does next to nothing, over a node that does nothing.
  *
- * What bounds it. Both: node's loader for ES modules and the compilation of what is loaded. `pool status`, on top: reading
- * and compiling commander, host and engine (400 kB, 15 ms), koffi for the locks (5 ms), the rest opens the pool.
+ * What bounds it. Both: the program is read as one file together with V8's compiled code (bin/load.js), which is put into
+ * memory whole. `pool status`, on top: node's own modules for sockets and hashes, koffi for the locks (5 ms), the rest opens
+ * the pool. Without compiled code for this V8 the modules are read and compiled: 30 ms more for whatever needs the host.
  */
 import { join } from "node:path";
 import { run as runProgram } from "../../src/io/index.js";
