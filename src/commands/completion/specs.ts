@@ -119,6 +119,7 @@ const PLACES: Readonly<Record<string, readonly Kind[]>> = {
   "metadata trim": ["places"],
   "metadata shrink": ["places"],
   "metadata stat": ["places"],
+  "metadata explore": ["places"],
   "metadata pack": ["places"],
   "metadata unpack": ["places"],
   attach: ["devices"],

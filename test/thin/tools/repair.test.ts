@@ -1,6 +1,7 @@
 /**
- * Repair against images that a kernel and the engine wrote: every block destroyed in turn, several at once, roots and
- * superblocks gone. What comes out is clean, and holds nothing that was not there.
+ * Repair, against images that a kernel wrote: blocks destroyed one by one, and several at once. What comes out is clean,
+ * holds nothing that was not there, and lacks only what lay in the destroyed block. The cases of damage, with what repair
+ * makes of each, are in test/golden/damage.
  */
 import { describe, expect, test } from "vitest";
 import { MemoryDevice } from "../../../src/io/index.js";
@@ -12,13 +13,18 @@ import {
   findCandidates,
   type HeadOverrides,
   Pace,
+  RunCursor,
+  readDevices,
   readSuperblock,
   repairMetadata,
 } from "../../../src/thin/index.js";
 import { readGoldenRun } from "../../support/golden-images.js";
 import { HAS_THIN_TOOLS, thinCheck, thinDump } from "../../support/thin-tools.js";
 
-type Model = ReturnType<typeof thinDump>;
+const IS_LONG = process.env.UDM_TEST_LONG === "1";
+
+/** By device: what each virtual block leads to. */
+type Mappings = ReadonlyMap<number, ReadonlyMap<number, string>>;
 
 function deviceOf(image: Uint8Array): MemoryDevice {
   const device = new MemoryDevice({ name: "image", sizeBytes: image.length });
@@ -26,95 +32,167 @@ function deviceOf(image: Uint8Array): MemoryDevice {
   return device;
 }
 
-interface Repair {
-  readonly candidates: readonly Candidate[];
-  readonly image: Uint8Array;
-}
-
-async function repair(image: Uint8Array, overrides: HeadOverrides = {}, choice = 0): Promise<Repair> {
+async function repair(
+  image: Uint8Array,
+  overrides: HeadOverrides = {},
+): Promise<{ readonly candidates: readonly Candidate[]; readonly image: Uint8Array }> {
   const pace = new Pace();
   const { forest, candidates } = await findCandidates(new BlockStore(deviceOf(image)), { overrides, pace });
-  const candidate = candidates[choice];
-  if (candidate === undefined) return { candidates, image: new Uint8Array(0) };
   const output = deviceOf(new Uint8Array(image.length));
-  await repairMetadata(output, { forest, candidate, pace });
+  await repairMetadata(output, { forest, candidate: candidates[0]!, pace });
   const repaired = new Uint8Array(image.length);
   output.sync.read(0, repaired);
   return { candidates, image: repaired };
 }
 
-async function verdictOf(image: Uint8Array): Promise<string> {
-  const { verdict, findings } = await checkMetadata(new BlockStore(deviceOf(image)), { pace: new Pace() });
-  return findings.length === 0 ? verdict : `${verdict}: ${findings.map(({ message }) => message).join("; ")}`;
+async function findingsOf(image: Uint8Array): Promise<readonly string[]> {
+  const { findings } = await checkMetadata(new BlockStore(deviceOf(image)), { pace: new Pace() });
+  // A size that was inferred may end at a hidden free block; nothing else is expected.
+  return findings.filter(({ severity }) => severity !== "note").map(({ message }) => message);
 }
 
-const kernelRandom = readGoldenRun("kernel-random/run.json.br").run.checkpoints.at(-1)!.metadata;
-const kernelTrace = readGoldenRun("kernel-trace/run.json.br").run.checkpoints.at(-1)!.metadata;
-
-/** Blocks that the image uses, by what the metadata space map says. */
-function usedBlocks(image: Uint8Array): number[] {
-  const used: number[] = [];
-  for (let blocknr = 0; blocknr * METADATA_BLOCK_BYTES < image.length; blocknr++) {
-    const block = image.subarray(blocknr * METADATA_BLOCK_BYTES, (blocknr + 1) * METADATA_BLOCK_BYTES);
-    if (block.some((byte) => byte !== 0)) used.push(blocknr);
+function mappingsOf(image: Uint8Array): Mappings {
+  const store = new BlockStore(deviceOf(image));
+  const fail = () => expect.unreachable("damage");
+  const mappings = new Map<number, Map<number, string>>();
+  for (const { id, root } of readDevices(store, readSuperblock(store).values!, fail)) {
+    const own = new Map<number, string>();
+    const runs = new RunCursor(store, root!, fail);
+    while (runs.next()) {
+      for (let at = 0; at < runs.length; at++)
+        own.set(runs.virtualBegin + at, `${runs.dataBegin + at} of ${runs.time}`);
+    }
+    mappings.set(id, own);
   }
-  return used;
+  return mappings;
 }
 
-function without(image: Uint8Array, ...blocks: readonly number[]): Uint8Array {
+function count(mappings: Mappings): number {
+  return [...mappings.values()].reduce((sum, { size }) => sum + size, 0);
+}
+
+/** Mappings that the original does not have. */
+function invented(mappings: Mappings, original: Mappings): string[] {
+  return [...mappings].flatMap(([id, own]) =>
+    [...own]
+      .filter(([virtual, to]) => original.get(id)?.get(virtual) !== to)
+      .map(([virtual, to]) => `device ${id}: ${virtual} to ${to}`),
+  );
+}
+
+function destroy(image: Uint8Array, ...blocks: readonly number[]): Uint8Array {
   const copy = image.slice();
   for (const blocknr of blocks) copy.fill(0xa5, blocknr * METADATA_BLOCK_BYTES, (blocknr + 1) * METADATA_BLOCK_BYTES);
   return copy;
 }
 
-/** Mappings of a dump that another one does not have. */
-function inventedMappings(model: Model, original: Model): string[] {
-  const invented: string[] = [];
-  for (const device of model.devices) {
-    const known = new Map(
-      original.devices.find(({ id }) => id === device.id)?.mappings.map(([v, d, t]) => [v, `${d}/${t}`]),
-    );
-    for (const [virtual, data, time] of device.mappings) {
-      if (known.get(virtual) !== `${data}/${time}`) invented.push(`${device.id}: ${virtual} -> ${data}/${time}`);
-    }
-  }
-  return invented;
+function blocksInUse(image: Uint8Array): number[] {
+  const isUsed = (blocknr: number) => {
+    const start = blocknr * METADATA_BLOCK_BYTES;
+    return image.subarray(start, start + METADATA_BLOCK_BYTES).some((byte) => byte !== 0);
+  };
+  return Array.from({ length: image.length / METADATA_BLOCK_BYTES }, (_, blocknr) => blocknr).filter(isUsed);
 }
 
-describe.skipIf(!HAS_THIN_TOOLS).each([
-  ["kernel-random", kernelRandom],
-  ["kernel-trace", kernelTrace],
-])("an image of a kernel's run, %s", (_name, image) => {
-  const original = thinDump(image);
+const images = ["kernel-random", "kernel-trace"].map(
+  (name) => [name, readGoldenRun(`${name}/run.json.br`).run.checkpoints.at(-1)!.metadata] as const,
+);
 
-  test("comes out the same when nothing is damaged", async () => {
-    const { image: repaired, candidates } = await repair(image);
+describe.each(images)("metadata that a kernel wrote, %s", (_name, image) => {
+  const original = mappingsOf(image);
+  const { dataBlockSectors } = readSuperblock(new BlockStore(deviceOf(image))).values!;
+
+  test.skipIf(!HAS_THIN_TOOLS)("undamaged, comes out with the same devices and mappings", async () => {
+    const { candidates, image: repaired } = await repair(image);
     expect(candidates[0]).toMatchObject({ source: "superblock", isWhole: true, lostMappings: 0 });
-    expect(thinDump(repaired)).toEqual(original);
-    expect(await verdictOf(repaired)).toBe("clean");
+    expect(await findingsOf(repaired)).toEqual([]);
     expect(thinCheck(repaired)).toBeUndefined();
+    expect(thinDump(repaired)).toEqual(thinDump(image));
   });
 
-  test("loses what lay in a destroyed block and nothing else", { timeout: 120_000 }, async () => {
-    const values = readSuperblock(new BlockStore(deviceOf(image))).values!;
-    const { dataBlockSectors, transactionId } = values;
-    const outcomes: string[] = [];
-    for (const blocknr of usedBlocks(image)) {
-      const { candidates, image: repaired } = await repair(without(image, blocknr), {
-        dataBlockSectors,
-        transactionId,
-      });
+  test("with one block destroyed, loses at most one device's tree and invents nothing", {
+    timeout: 300_000,
+  }, async () => {
+    const largest = Math.max(...[...original.values()].map(({ size }) => size));
+    const used = blocksInUse(image).slice(1);
+    const step = IS_LONG ? 1 : Math.ceil(used.length / 12);
+    for (let index = 0; index < used.length; index += step) {
+      const blocknr = used[index]!;
+      const { candidates, image: repaired } = await repair(destroy(image, blocknr));
       const [best] = candidates;
-      expect(best, `block ${blocknr}`).toBeDefined();
-      expect(await verdictOf(repaired), `block ${blocknr}`).toBe("clean");
-      expect(thinCheck(repaired), `block ${blocknr}`).toBeUndefined();
-      const model = thinDump(repaired);
-      const kept = model.devices.reduce((sum, { mappings }) => sum + mappings.length, 0);
-      const had = original.devices.reduce((sum, { mappings }) => sum + mappings.length, 0);
-      const invented = inventedMappings(model, original);
-      outcomes.push(
-        `${blocknr} ${best!.source} kept ${kept}/${had} lost ${best!.lostMappings} invented ${invented.length} whole ${best!.isWhole}`,
-      );
+      expect(await findingsOf(repaired), `block ${blocknr}`).toEqual([]);
+      if (HAS_THIN_TOOLS && IS_LONG) expect(thinCheck(repaired), `block ${blocknr}`).toBeUndefined();
+      // Trees of an earlier transaction are what they are, and say so.
+      if (best!.source !== "superblock") continue;
+      const kept = mappingsOf(repaired);
+      expect(invented(kept, original), `block ${blocknr}`).toEqual([]);
+      expect(count(original) - count(kept), `block ${blocknr}`).toBe(best!.lostMappings);
+      const lostTrees = best!.lostDevices.length + best!.devices.filter(({ lostMappings }) => lostMappings > 0).length;
+      expect(count(original) - count(kept), `block ${blocknr}`).toBeLessThanOrEqual(largest * Math.max(lostTrees, 0));
     }
+  });
+
+  test("without a superblock, is found by its trees; only the size of data blocks has to be told", async () => {
+    const { forest } = await findCandidates(new BlockStore(deviceOf(image)), { pace: new Pace() });
+    const headless = destroy(image, ...forest.survey.superblocks);
+    const refusal = await repair(headless).then(() => "none", String);
+    expect(refusal).toContain("no superblock tells the size of data blocks");
+    const { candidates, image: repaired } = await repair(headless, { dataBlockSectors });
+    expect(await findingsOf(repaired)).toEqual([]);
+    const whole = candidates.filter(({ isWhole, devices }) => isWhole && devices.length === original.size);
+    expect(whole.map(({ mappings }) => mappings)).toContain(count(original));
+  });
+});
+
+describe("what comes out", () => {
+  const image = images[0]![1];
+
+  test("is no pool when the output is too small, which is said with the size that is wanted", async () => {
+    const pace = new Pace();
+    const { forest, candidates } = await findCandidates(new BlockStore(deviceOf(image)), { pace });
+    const output = deviceOf(new Uint8Array(16 * METADATA_BLOCK_BYTES).fill(7));
+    await expect(repairMetadata(output, { forest, candidate: candidates[0]!, pace })).rejects.toMatchObject({
+      code: "ENOSPC",
+      message: expect.stringMatching(/16 blocks of 4 KiB, wanted \d+/),
+    });
+    expect(readSuperblock(new BlockStore(output)).problem).not.toBe(0);
+  });
+
+  test("is no pool when any write fails, and the failure is told", async () => {
+    const pace = new Pace();
+    const { forest, candidates } = await findCandidates(new BlockStore(deviceOf(image)), { pace });
+    let writes = 0;
+    for (let failing = 1; ; failing++) {
+      const output = deviceOf(new Uint8Array(image.length));
+      writes = 0;
+      const faulty = {
+        name: "output",
+        sizeBytes: image.length,
+        sync: {
+          ...{ read: output.sync.read.bind(output.sync), flush: output.sync.flush.bind(output.sync) },
+          write: (offset: number, bytes: Uint8Array) => {
+            if (++writes === failing) throw new Error("no");
+            output.sync.write(offset, bytes);
+          },
+        },
+      };
+      const work = repairMetadata(faulty as typeof output, { forest, candidate: candidates[0]!, pace });
+      const failed = await work.then(
+        () => false,
+        (error: Error) => error.message === "no",
+      );
+      if (!failed) break;
+      expect(readSuperblock(new BlockStore(output)).problem).not.toBe(0);
+    }
+    expect(writes).toBeGreaterThan(2);
+  });
+
+  test("ends on a signal between two steps", async () => {
+    const signal = AbortSignal.abort();
+    await expect(findCandidates(new BlockStore(deviceOf(image)), { pace: new Pace({ signal }) })).rejects.toMatchObject(
+      {
+        code: "EINTR",
+      },
+    );
   });
 });

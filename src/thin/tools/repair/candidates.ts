@@ -86,6 +86,7 @@ class Finder {
     const candidates: Candidate[] = [];
     for (const start of [...this.#starts, ...this.#fromTops()]) {
       candidates.push(this.#candidate(start, presentCounts, isPresent(start)));
+      this.#pace.check();
       await this.#pace.rest(0);
     }
     return rank(candidates).slice(0, MAX_CANDIDATES);
