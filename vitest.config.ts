@@ -58,6 +58,7 @@ export default defineConfig({
           include: ["test/kernel/**/*.test.ts"],
           testTimeout: 1_200_000,
           hookTimeout: 1_200_000,
+          globalSetup: ["test/cli/build.ts"],
           poolOptions: { forks: { singleFork: true } },
         },
       },

@@ -244,6 +244,7 @@ class Mutator {
     const valueAt = (index: number) => 32 + 8 * max + valueBytes * index;
     const way = random.pick(["key", "keys", "value", "values", "drop", "cut", "number"] as const);
     const swap = (a: number, b: number, length: number) => {
+      if (Math.max(a, b) + length > METADATA_BLOCK_BYTES) return;
       const kept = bytes.slice(a, a + length);
       bytes.copyWithin(a, b, b + length);
       bytes.set(kept, b);
@@ -256,6 +257,7 @@ class Mutator {
         swap(keyAt(one), keyAt(other), 8);
         break;
       case "value":
+        if (valueAt(one) + 8 > METADATA_BLOCK_BYTES) break;
         view.setUint32(valueAt(one), this.#number(), true);
         if (random.oneIn(3)) view.setUint32(valueAt(one) + 4, this.#number(), true);
         break;
@@ -369,15 +371,16 @@ export async function fuzzMetadata({ bases, from, count, onProgress }: FuzzOptio
     explained: new Map(),
     wrong: [],
   };
-  const prepared = bases.map((base) => new PreparedBase(base));
+  const prepared: PreparedBase[] = [];
   const folder = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "udm-fuzz-"));
   const slots = new Map<string, SlotFiles>();
   try {
     const lane = async (number: number) => {
       for (let first = from - (from % SLOTS); first < from + count; first += SLOTS) {
-        const index = (first / SLOTS) % prepared.length;
+        const index = (first / SLOTS) % bases.length;
         if (index % LANES !== number) continue;
-        const base = prepared[index]!;
+        const base = prepared[index] ?? new PreparedBase(bases[index]!);
+        prepared[index] = base;
         const files = slots.get(base.name) ?? new SlotFiles(base, folder);
         slots.set(base.name, files);
         const end = Math.min(first + SLOTS, from + count);
@@ -569,20 +572,22 @@ class SlotFiles {
 
   constructor(
     readonly base: PreparedBase,
-    folder: string,
-  ) {
-    for (let slot = 0; slot < SLOTS; slot++) {
-      const path = join(folder, `${base.name.replaceAll(/\W/g, "-")}-${slot}`);
-      const fd = openSync(path, "w+");
-      ftruncateSync(fd, base.bytes.length);
-      for (const block of base.written) this.#write(fd, block, this.base.original(block));
-      this.#fds.push(fd);
-      this.#paths.push(path);
-    }
+    readonly folder: string,
+  ) {}
+
+  #open(slot: number): number {
+    const { base, folder } = this;
+    const path = join(folder, `${base.name.replaceAll(/\W/g, "-")}-${slot}`);
+    const fd = openSync(path, "w+");
+    ftruncateSync(fd, base.bytes.length);
+    for (const block of base.written) this.#write(fd, block, base.original(block));
+    this.#fds[slot] = fd;
+    this.#paths[slot] = path;
+    return fd;
   }
 
   put(slot: number, image: Mutated): void {
-    const fd = this.#fds[slot]!;
+    const fd = this.#fds[slot] ?? this.#open(slot);
     for (const [block, bytes] of image.blocks) this.#write(fd, block, bytes);
     if (image.sizeBytes !== this.base.bytes.length) ftruncateSync(fd, image.sizeBytes);
   }

@@ -38,6 +38,8 @@ export interface DaemonOptions {
 /** How long a daemon that nobody needs waits for somebody who might. */
 const IDLE_MS = 1000;
 const LEAST_IDLE_MS = 20;
+/** Whoever started it is on the way, on a slow machine for long. */
+const FIRST_IDLE_MS = 60_000;
 const LOOK_MS = 5000;
 /** Longest time that operations under way have to end by themselves when the daemon ends. */
 const GRACE_MS = 1000;
@@ -56,6 +58,7 @@ export class Daemon implements AsyncDisposable {
   #endsWhenIdle: boolean;
   /** When it was last needed; looking at it is no need. */
   #neededMs = performance.now();
+  #wasUsed = false;
   #idleTimer: NodeJS.Timeout | undefined;
   #fileTimer: NodeJS.Timeout | undefined;
   #stopping: Promise<void> | undefined;
@@ -266,6 +269,7 @@ export class Daemon implements AsyncDisposable {
       },
     });
     this.#connections.add(connection);
+    this.#wasUsed = true;
     this.#watchIdle();
   }
 
@@ -274,12 +278,13 @@ export class Daemon implements AsyncDisposable {
     clearTimeout(this.#idleTimer);
     if (!this.#endsWhenIdle || this.#stopping !== undefined) return;
     if (this.#services.count > 0 || this.#connections.size > 0) return;
+    const idleMs = this.#options.idleMs ?? (this.#wasUsed ? IDLE_MS : FIRST_IDLE_MS);
     this.#idleTimer = setTimeout(
       () => {
         this.#log("nothing is served any more");
         void this.stop().catch(() => undefined);
       },
-      Math.max(LEAST_IDLE_MS, this.#neededMs + (this.#options.idleMs ?? IDLE_MS) - performance.now()),
+      Math.max(LEAST_IDLE_MS, this.#neededMs + idleMs - performance.now()),
     );
   }
 }

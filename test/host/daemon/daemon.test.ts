@@ -274,6 +274,13 @@ test("one that a command started ends when nothing is served, one that was told 
   expect((await keeper.daemonInfo())?.endsWhenIdle).toBe(false);
 });
 
+test("one that a command started waits for that command, which may take its time on a slow machine", async () => {
+  const it = await makeDaemon({ endsWhenIdle: true });
+  await new Promise((resolve) => setTimeout(resolve, 1300));
+  const host = await it.connect();
+  expect((await host.daemonInfo())?.endsWhenIdle).toBe(true);
+});
+
 test("ending cuts off what waits, undoes groups, flushes what is served, and gives the state back", async () => {
   const it = await makeDaemon();
   const host = await it.connect();

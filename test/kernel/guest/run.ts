@@ -73,7 +73,7 @@ export async function runInGuest(
         ...["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", String(options.memoryMiB ?? 1024)],
         ...["-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"],
         ...["-kernel", join(guest, "vmlinuz"), "-initrd", join(guest, "initrd")],
-        ...["-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off"],
+        ...["-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off no_timer_check"],
         ...(options.hasNetwork === true ? ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"] : []),
         ...drives,
       ],

@@ -190,6 +190,25 @@ test("many chunks are in order, whoever is faster", async () => {
   same(await unpack(file), image);
 });
 
+test("many chunks through a sink that is now fast, now slow", async () => {
+  const blocks = 12 * 1024 + 5;
+  const sound = kindsImage().subarray(6 * BLOCK, 7 * BLOCK);
+  const device = new MemoryDevice({ name: "meta", sizeBytes: blocks * BLOCK });
+  for (let block = 0; block < blocks; block++) device.sync.write(block * BLOCK, sound);
+  const pieces: Uint8Array[] = [];
+  const packed = await packMetadata(device, {
+    pace: new Pace(),
+    write: async (piece) => {
+      pieces.push(piece.slice());
+      // Chunk after chunk at once, then one that lets the reader run ahead.
+      if (pieces.length % 20 > 12) await new Promise((resolve) => setTimeout(resolve, 5));
+    },
+  });
+  expect(packed.sound).toBe(blocks);
+  const reader = await open(Buffer.concat(pieces), 100_000);
+  expect(await verifyPack(reader, new Pace())).toEqual({ blocks, sound: blocks, damaged: 0 });
+});
+
 test("what the sink throws ends the packing", async () => {
   let pieces = 0;
   const write = () => {

@@ -84,7 +84,8 @@ export class ChunkWriter {
       this.#slot = new Slot();
       return;
     }
-    if (this.#free.length === 0) await this.#coming.shift();
+    // Slots may have come back meanwhile, whose promises still stand in front.
+    while (this.#free.length === 0) await this.#coming.shift();
     this.#slot = this.#free.pop()!;
   }
 

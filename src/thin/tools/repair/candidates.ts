@@ -163,7 +163,8 @@ class Finder {
     const index = readMetadataIndex(this.#store, values.metadataMap, () => {});
     const options = { onBitmapDamage: () => {}, onOverflowDamage: () => {}, pace: this.#pace };
     await eachBitmap(this.#store, index, options, ({ first, nr, counts }) => {
-      all.set(counts.subarray(0, Math.min(nr, all.length - first)), first);
+      // A damaged root may give the map more blocks than the device has.
+      if (first < all.length) all.set(counts.subarray(0, Math.min(nr, all.length - first)), first);
     });
     return all;
   }

@@ -30,7 +30,7 @@ import { HAS_THIN_TOOLS, thinCheck } from "../../../support/thin-tools.js";
 const BASES = Object.keys(DAMAGE_BASES) as DamageBase[];
 /** Running all tools over all cases takes long; each run does some of them. */
 const CASES =
-  process.env.UDM_TEST_LONG === undefined ? DAMAGE_CASES.filter((_, index) => index % 4 === 0) : DAMAGE_CASES;
+  process.env.UDM_TEST_LONG === undefined ? DAMAGE_CASES.filter((_, index) => index % 8 === 0) : DAMAGE_CASES;
 /** What is known of what can be lost at all: nothing but mappings of the damaged nodes. */
 const LEAF_DAMAGE = DAMAGE_CASES.filter(({ id }) => /^(leaf|internal)-/.test(id) && isNodeDamage(id));
 /** Notes at most: the pool works as it is. */
@@ -103,8 +103,8 @@ describe("what is expected", () => {
     },
   );
 
-  test.each(DAMAGE_CASES.filter(({ id }) => /^((mapping|details)-root-|roots-exchanged)/.test(id)))(
-    "$id: a root that only the superblock has lost is found again, with all below it",
+  test.each(DAMAGE_CASES.filter(({ id }) => /^((mapping|details)-root-|devices-internal-|roots-exchanged)/.test(id)))(
+    "$id: the top of a tree of devices that is lost is found again, with all below it",
     ({ id }) => {
       const text = readGolden(id)["expected.txt"];
       expect(outcomeOf(text)).toMatchObject({ lost: 0, isTrue: true });
