@@ -4,7 +4,7 @@
  */
 import type { CheckReport, Finding } from "../../src/thin/index.js";
 
-type Findings = Pick<CheckReport, "findings" | "verdict">;
+type Findings = Pick<CheckReport, "findings" | "verdict" | "superblock">;
 
 interface Rule {
   readonly isMeant: (finding: Finding, report: Findings) => boolean;
@@ -97,6 +97,12 @@ const NOT_LOOKED_FOR: readonly Rule[] = [
     isMeant: ({ id, problem }, report) => isForeignLeaf(problem) || (id === "metadata-count" && hasForeignLeaf(report)),
     reason:
       "at a leaf of another tree it ends its count of an overflow tree, or of the snapshot's details, without a word; the kernel fails there",
+  },
+  {
+    isMeant: ({ id, block }, { superblock }) =>
+      (id === "space-map-damaged" || id === "tree-damaged") && (block ?? 0) >= (superblock?.metadataMap.nrBlocks ?? 0),
+    reason:
+      "of overflow trees and of the snapshot it misses only the count of a bad node, and this one lies behind a space map that was cut off",
   },
   {
     isMeant: of("depth-uneven"),
