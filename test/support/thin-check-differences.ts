@@ -128,10 +128,7 @@ export type Verdict =
   | { readonly kind: "unexplained"; readonly why: string };
 
 /** @param theirs what thin_check printed; undefined: it found nothing */
-export function judgeDifference(
-  report: Pick<CheckReport, "findings" | "verdict">,
-  theirs: string | undefined,
-): Verdict {
+export function judgeDifference(report: Findings, theirs: string | undefined): Verdict {
   const serious = report.findings.filter(({ severity }) => severity !== "note");
   if ((theirs === undefined) === (serious.length === 0)) return { kind: "agreed" };
   if (theirs !== undefined) {
