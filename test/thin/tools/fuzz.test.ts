@@ -24,7 +24,7 @@ test.skipIf(!HAS_THIN_TOOLS)(
  * Images that went wrong once: ls asked for more memory than there is, repair wrote behind an array, differences from
  * thin_check that no rule explained.
  */
-test.skipIf(!HAS_THIN_TOOLS).each([1760, 3896, 4022, 5387, 11197, 51852, 76544])("image %i", async (number) => {
+test.skipIf(!HAS_THIN_TOOLS).each([1760, 3896, 4022, 5387, 11197, 51852, 67387, 76544])("image %i", async (number) => {
   const { wrong } = await fuzzMetadata({ bases: BASES, from: number, count: 1 });
   expect(wrong).toEqual([]);
 });
