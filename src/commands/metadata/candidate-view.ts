@@ -44,6 +44,9 @@ function deviceLines(device: CandidateDevice): string[] {
       `loses ${lostMappings - outsideMappings}${of} mappings, of virtual blocks ${rangesText(lost, moreLost)}`,
     );
   }
+  if (lost.length === 0 && expected !== undefined && expected !== device.mappings + outsideMappings) {
+    notes.push(`its details say ${plural(expected, "mapping")}, its tree has ${device.mappings + outsideMappings}`);
+  }
   if (outsideMappings > 0) notes.push(`loses ${plural(outsideMappings, "mapping")} that lead behind the data device`);
   if (adoptedMappings > 0) notes.push(`${adoptedMappings} mappings were found in subtrees that nothing points at`);
   if (device.isFoundRoot) notes.push("its tree was found by its number of mappings: look at the data");

@@ -89,6 +89,11 @@ async function repair(context: Context, flags: RepairFlags): Promise<void> {
         hint: "--dry-run tells them all",
       });
     }
+    if (candidate.devices.length === 0 && !candidate.isWhole) {
+      throw new DamageError(`${opened.name}: candidate ${flags.candidate} holds no device any more`, {
+        hint: "--dry-run tells what else there is; an older copy of the metadata may hold more",
+      });
+    }
     const written = await make(context, flags, { opened, found, candidate });
     tell(context, opened.name, found, written);
     return written;

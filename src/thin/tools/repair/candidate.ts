@@ -77,6 +77,8 @@ export interface Candidate {
   readonly lostIds: readonly KeyRange[];
   readonly mappings: number;
   readonly lostMappings: number;
+  /** Sum of the times of all mappings: of two states that are alike, the newer has more. */
+  readonly timeSum: number;
   /** Nothing that it should hold is missing. */
   readonly isWhole: boolean;
 }

@@ -18,7 +18,7 @@ import type {
   LostDevice,
 } from "./candidate.js";
 import { DeviceTrees, holeOfTree } from "./device-trees.js";
-import type { Draft } from "./draft.js";
+import { type Draft, treesOf } from "./draft.js";
 import { Forest, type Hole, type KeyRange } from "./forest.js";
 import { HeadFinder } from "./head-finder.js";
 import { adoptOrphans, type Sufferer, UNKNOWN_COUNT } from "./orphans.js";
@@ -84,7 +84,9 @@ class Finder {
     const [present] = this.#starts;
     const presentCounts = present === undefined ? this.#unknown : await this.#countsOf(present.values!);
     const candidates: Candidate[] = [];
-    for (const start of [...this.#starts, ...this.#fromTops()]) {
+    const isKnown = ({ mappingRoot, detailsRoot }: Start) =>
+      this.#starts.some((each) => each.mappingRoot === mappingRoot && each.detailsRoot === detailsRoot);
+    for (const start of [...this.#starts, ...this.#fromTops().filter((start) => !isKnown(start))]) {
       candidates.push(this.#candidate(start, presentCounts, isPresent(start)));
       this.#pace.check();
       await this.#pace.rest(0);
@@ -175,7 +177,9 @@ class Finder {
   #candidate(asFound: Start, counts: Uint32Array, isNow: boolean): Candidate {
     const start = isNow ? this.#withRoots(asFound, counts) : asFound;
     const { roots, holes } = this.#trees.readRoots(start.mappingRoot);
-    const { details, holes: detailsHoles } = this.#trees.readDetails(start.detailsRoot);
+    const { details, holes: detailsHoles } = isNow
+      ? this.#presentDetails(start, counts)
+      : this.#trees.readDetails(start.detailsRoot);
     const ids = [...new Set([...roots.keys(), ...details.keys()])].sort((left, right) => left - right);
     const found = findRoots(this.#trees, { ids, roots, details, counts, isOlder: !isNow });
     const isGiven = givenAway(found, counts);
@@ -207,12 +211,33 @@ class Finder {
       lostDevices,
       lostIds,
       mappings: devices.reduce((sum, each) => sum + each.mappings, 0),
+      timeSum: kept.flatMap(treesOf).reduce((sum, root) => sum + this.#forest.survey.timeSum[root]!, 0),
       lostMappings:
         devices.reduce((sum, each) => sum + each.lostMappings, 0) +
         lostDevices.reduce((sum, each) => sum + (each.mappings ?? 0), 0),
       isWhole:
         lostDevices.length + lostIds.length === 0 &&
         devices.every((each) => each.lostMappings + each.lost.length === 0),
+    };
+  }
+
+  /** Where the top of the details tree is lost, its leaves that are in use and do not overlap. */
+  #presentDetails(start: Start, counts: Uint32Array): ReturnType<DeviceTrees["readDetails"]> {
+    const read = this.#trees.readDetails(start.detailsRoot);
+    if (this.#forest.isTree(start.detailsRoot, TreeKind.Details)) return read;
+    const { survey } = this.#forest;
+    const held = new Set(this.#starts.slice(1).map(({ detailsRoot }) => detailsRoot));
+    const leaves = this.#trees
+      .tops(TreeKind.Details)
+      .filter((top) => counts[top] === 1 && !held.has(top))
+      .sort((left, right) => survey.first[left]! - survey.first[right]!);
+    const doOverlap = leaves.some(
+      (leaf, index) => index > 0 && survey.first[leaf]! <= survey.last[leaves[index - 1]!]!,
+    );
+    if (doOverlap) return read;
+    return {
+      details: new Map(leaves.flatMap((leaf) => [...this.#trees.readDetails(leaf).details])),
+      holes: read.holes,
     };
   }
 
@@ -319,6 +344,7 @@ function rank(candidates: readonly Candidate[]): Candidate[] {
     -each.head.time,
     -Math.max(0, ...each.devices.map(({ details }) => details.transactionId)),
     -each.mappings,
+    -each.timeSum,
     each.block,
   ];
   return candidates

@@ -26,6 +26,9 @@ export interface Hole extends KeyRange {
   readonly height: number;
 }
 
+/** More entries no tree has. */
+const MOST_BELOW = 2 ** 52;
+
 /** Children of an internal node, copied out of it. */
 class Family {
   readonly block = new Float64Array(MAX_CHILDREN);
@@ -153,6 +156,7 @@ export class Forest {
     let last = -1;
     let maxData = 0;
     let maxTime = 0;
+    let timeSum = 0;
     for (let index = 0; index < family.nr; index++) {
       const child = family.block[index]!;
       const end = index + 1 < family.nr ? family.key[index + 1]! : Number.POSITIVE_INFINITY;
@@ -171,6 +175,7 @@ export class Forest {
       total += survey.total[child]!;
       maxData = Math.max(maxData, survey.maxData[child]!);
       maxTime = Math.max(maxTime, survey.maxTime[child]!);
+      timeSum += survey.timeSum[child]!;
     }
     this.height[blocknr] = height + 1;
     this.isWhole[blocknr] = isWhole;
@@ -180,9 +185,10 @@ export class Forest {
     survey.last[blocknr] = last;
     survey.maxData[blocknr] = maxData;
     survey.maxTime[blocknr] = maxTime;
+    survey.timeSum[blocknr] = timeSum;
   }
 
-  /** Height and kind of most of what lies below. */
+  /** Height and kind of most children; of as many, those that hold more. */
   #majority(family: Family): { readonly height: number; readonly kinds: number } {
     const { survey } = this;
     const votes = new Map<number, number>();
@@ -192,7 +198,7 @@ export class Forest {
       for (const kind of [1, 2, 4]) {
         if ((survey.kinds[child]! & kind) === 0) continue;
         const ballot = this.height[child]! * 8 + kind;
-        votes.set(ballot, (votes.get(ballot) ?? 0) + 1 + survey.total[child]!);
+        votes.set(ballot, (votes.get(ballot) ?? 0) + 1 + Math.min(survey.total[child]! / MOST_BELOW, 1 / MAX_CHILDREN));
       }
     }
     let best = 0;

@@ -43,6 +43,8 @@ export class Survey {
   /** Largest data block, and time, that a leaf of mappings names, or any below a node. */
   readonly maxData: Float64Array;
   readonly maxTime: Uint32Array;
+  /** Sum of the times of mappings: what is written later is of a later time, so of two states the newer has more. */
+  readonly timeSum: Float64Array;
   /** Sound copies of a superblock, in order. */
   readonly superblocks: number[] = [];
 
@@ -57,6 +59,7 @@ export class Survey {
     this.total = new Float64Array(nrBlocks);
     this.maxData = new Float64Array(nrBlocks);
     this.maxTime = new Uint32Array(nrBlocks);
+    this.timeSum = new Float64Array(nrBlocks);
   }
 
   /** Reads all blocks. What cannot be read is nothing. */
@@ -111,6 +114,7 @@ export class Survey {
   /** Roots of trees are below 2^24; of mappings only those of data block 0 are, and one device has but one. */
   #values(blocknr: number, words: Uint32Array, values: number, nr: number): void {
     let maxTime = 0;
+    let timeSum = 0;
     let maxData = 0;
     let nrSmall = 0;
     const end = values + nr * 2;
@@ -121,9 +125,11 @@ export class Survey {
       const time = low & 0xffffff;
       if (data > maxData) maxData = data;
       if (time > maxTime) maxTime = time;
+      timeSum += time;
       if (data === 0) nrSmall++;
     }
     this.maxTime[blocknr] = maxTime;
+    this.timeSum[blocknr] = timeSum;
     this.maxData[blocknr] = maxData;
     // One small number may be either; of more, most are roots or none but one is.
     if (nr < 3 && nrSmall < 2 && nrSmall === Math.min(nr, 1)) this.kinds[blocknr] = ANY_KIND;

@@ -40,7 +40,7 @@ const NOTHING_TO_REPAIR = [
   ...["superblock-flags", "superblock-read-only", "superblock-version", "superblock-version-zero"],
 ];
 /** Repair says that there is nothing it could make a pool of. */
-const NOTHING_LEFT = ["device-empty", "device-one-block", "region-everything"];
+const NOTHING_LEFT = ["device-empty", "device-one-block", "region-all-but-superblock", "region-everything"];
 let folder: string;
 const made = new Map<string, CaseFiles>();
 
