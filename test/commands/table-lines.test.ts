@@ -180,6 +180,25 @@ describe("pool status", () => {
     else expect(ran.stdout).toMatch(line);
   });
 
+  test("pool check of all pools tells of each, and the worst counts", async () => {
+    const full = { ...POOL, status: { ...POOL.status, usedDataBlocks: POOL.status.totalDataBlocks } };
+    const openHost = answeringHost({
+      listPools: async () => [
+        { name: "b", state: "ACTIVE" },
+        { name: "a", state: "ACTIVE" },
+      ],
+      poolStatus: async (name: string) => (name === "a" ? POOL : full),
+    });
+    const ran = await runMain(["pool", "check"], { openHost });
+    expect(ran).toMatchObject({ status: 2, stderr: "" });
+    expect(ran.stdout).toBe(
+      "POOL CRITICAL - a: data 1.19%, metadata 10.12%; b: data 100.00%, metadata 10.12% | " +
+        "a_data=1.19%;80;90;0;100 a_metadata=10.12%;80;90;0;100 b_data=100.00%;80;90;0;100 b_metadata=10.12%;80;90;0;100\n",
+    );
+    const none = await runMain(["pool", "check"], { openHost: answeringHost({ listPools: async () => [] }) });
+    expect(none).toMatchObject({ status: 0, stdout: "POOL OK - no pools\n" });
+  });
+
   test("pool check of a pool that cannot be asked is unknown, 3", async () => {
     const ran = await runMain(["pool", "check", "x"], { openHost: answeringHost({}) });
     expect(ran.status).toBe(3);

@@ -8,11 +8,14 @@ import { percentArgument } from "../parse.js";
 import type { DocumentOf } from "../schema/documents.js";
 
 const WORDS = ["OK", "WARNING", "CRITICAL", "UNKNOWN"] as const;
+const UNKNOWN = 3;
 
 export function checkCommand(context: Context): Command {
   return new Command("check")
-    .description("Prints one line for a monitoring system; exits 0 ok, 1 warning, 2 critical, 3 unknown.")
-    .argument("<name>", "the pool")
+    .description(
+      "Prints one line for a monitoring system, about a pool or about all of them; exits 0 ok, 1 warning, 2 critical, 3 unknown. Of all pools the worst counts.",
+    )
+    .argument("[name]", "the pool; all pools unless given")
     .addOption(
       new Option("-w, --warning <n>", "warn from this percentage on")
         .argParser(percentArgument("--warning"))
@@ -23,24 +26,60 @@ export function checkCommand(context: Context): Command {
         .argParser(percentArgument("--critical"))
         .default(90),
     )
-    .action(async (name: string, limits: { readonly warning: number; readonly critical: number }) => {
-      let pool: PoolInfo;
-      try {
-        pool = await (await context.host()).poolStatus(name);
-      } catch (error) {
-        const check = { pool: name, verdict: WORDS[3], status: 3, text: messageOf(error), performance: "" };
-        context.exitWith(check.status);
-        if (context.globals.json) context.json({ check } satisfies DocumentOf<"check">);
-        else context.line(`POOL UNKNOWN - ${name}: ${check.text}`);
-        return;
-      }
-      const verdict = judge(pool, limits);
-      const word = WORDS[verdict.status] ?? "UNKNOWN";
-      context.exitWith(verdict.status);
-      if (context.globals.json)
-        context.json({ check: { pool: name, verdict: word, ...verdict } } satisfies DocumentOf<"check">);
-      else context.line(`POOL ${word} - ${name}: ${verdict.text} | ${verdict.performance}`);
+    .action(async (name: string | undefined, limits: Limits) => {
+      const names = name === undefined ? await poolNames(context) : [name];
+      const verdicts: Verdict[] = [];
+      for (const each of names) verdicts.push(await verdictOf(context, each, limits));
+      tell(context, name, names, verdicts);
     });
+}
+
+interface Limits {
+  readonly warning: number;
+  readonly critical: number;
+}
+
+async function poolNames(context: Context): Promise<readonly string[]> {
+  const pools = await (await context.host()).listPools();
+  return pools.map(({ name }) => name).sort();
+}
+
+async function verdictOf(context: Context, name: string, limits: Limits): Promise<Verdict> {
+  try {
+    return judge(await (await context.host()).poolStatus(name), limits);
+  } catch (error) {
+    return { status: UNKNOWN, text: messageOf(error), performance: "" };
+  }
+}
+
+function tell(
+  context: Context,
+  name: string | undefined,
+  names: readonly string[],
+  verdicts: readonly Verdict[],
+): void {
+  // What cannot be asked is worse than a warning, and no worse than what is known to be critical.
+  const status = [2, UNKNOWN, 1].find((each) => verdicts.some((verdict) => verdict.status === each)) ?? 0;
+  const verdict = WORDS[status] ?? "UNKNOWN";
+  const isOne = name !== undefined;
+  const text = isOne
+    ? verdicts[0]!.text
+    : names.map((each, index) => `${each}: ${verdicts[index]!.text}`).join("; ") || "no pools";
+  const performance = names
+    .map((each, index) => {
+      const own = verdicts[index]!.performance;
+      return isOne ? own : own.replaceAll(/(^| )(data|metadata)=/g, `$1${each}_$2=`);
+    })
+    .filter((each) => each !== "")
+    .join(" ");
+  context.exitWith(status);
+  if (context.globals.json) {
+    const check = { pool: name ?? null, verdict, status, text, performance };
+    context.json({ check } satisfies DocumentOf<"check">);
+    return;
+  }
+  const line = isOne ? `${name}: ${text}` : text;
+  context.line(`POOL ${verdict} - ${line}${performance === "" ? "" : ` | ${performance}`}`);
 }
 
 interface Verdict {
@@ -50,7 +89,7 @@ interface Verdict {
 }
 
 /** A pool that does not write is critical whatever its fill. */
-export function judge(pool: PoolInfo, limits: { readonly warning: number; readonly critical: number }): Verdict {
+export function judge(pool: PoolInfo, limits: Limits): Verdict {
   const { status } = pool;
   const data = percentOf(status.usedDataBlocks, status.totalDataBlocks);
   const metadata = percentOf(status.usedMetadataBlocks, status.totalMetadataBlocks);

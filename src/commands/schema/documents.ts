@@ -242,7 +242,7 @@ const SHAPES = {
   }),
   check: record({
     check: record({
-      pool: text(),
+      pool: orNull(text("null: all pools")),
       verdict: word(["OK", "WARNING", "CRITICAL", "UNKNOWN"]),
       status: count("exit status: 0 to 3"),
       text: text("what the line says"),
