@@ -362,7 +362,7 @@ function refuseMissingFiles(given: Given): Refusal | undefined {
 
 function packTool(word: string, pack: PackProgram): ThinTool {
   return {
-    words: ["metadata", word],
+    words: ["metadata", word, ...(word === "unpack" ? ["--compat", "thin_metadata_unpack"] : [])],
     synopsis: "",
     options: [],
     takes: "nothing",
