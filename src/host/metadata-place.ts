@@ -9,6 +9,7 @@ import { SECTOR_BYTES } from "../units/index.js";
 import { nodeOf } from "./below.js";
 import type { Core } from "./core.js";
 import type { MetadataPlace } from "./host.js";
+import { isSamePlace } from "./metadata-tools.js";
 import type { Session } from "./session.js";
 import { isPoolRecord } from "./thin-records.js";
 
@@ -49,7 +50,7 @@ function locate(session: Session, word: string, role: "metadata" | "data", level
   if (stat.isDirectory() || stat.isCharacterDevice()) {
     throw new StateError("EINVAL", `${word}: not a file or block device`, { hint: "name the pool's metadata" });
   }
-  const pool = poolOver(session, role, ({ file, offsetBytes }) => file === path && offsetBytes === 0);
+  const pool = poolOver(session, role, ({ file, offsetBytes }) => offsetBytes === 0 && isSamePlace(file, path));
   return { name: word, path, offsetBytes: 0, ...(pool === undefined ? {} : { pool }) };
 }
 

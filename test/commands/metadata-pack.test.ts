@@ -118,7 +118,7 @@ describe("unpacking over what is there", () => {
     const small = folder.write("small.img", Buffer.alloc(100, 1));
     const large = folder.write("large.img", Buffer.alloc(POOL.length + 10 * BLOCK, 1));
     for (const target of [small, large]) {
-      expect((await folder.udm("unpack", "-i", folder.at("meta.pack"), "-o", target)).status).toBe(0);
+      expect((await folder.udm("unpack", "-i", folder.at("meta.pack"), "-o", target, "--force")).status).toBe(0);
     }
     const whole = plainImage(folder.read("meta.pack"));
     expect(folder.read("small.img").equals(whole)).toBe(true);

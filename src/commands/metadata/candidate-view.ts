@@ -25,7 +25,9 @@ export function candidateLines(candidate: Candidate, number: number): string[] {
     `  transaction ${head.transactionId}, time ${head.time}, ${size}`,
     `  keeps ${plural(devices.length, "device")}, ${plural(mappings, "mapping")}`,
   ];
-  if (candidate.isWhole) lines.push("  loses nothing");
+  const isGuess = devices.some(({ isFoundRoot }) => isFoundRoot);
+  if (candidate.isWhole)
+    lines.push(`  loses nothing${isGuess ? ", if the trees that were found are the right ones" : ""}`);
   else
     lines.push(
       `  loses ${plural(lostMappings, "mapping")}${lostDevices.length === 0 ? "" : `, ${devicesText(lostDevices)}`}`,

@@ -1,18 +1,30 @@
 /** Where tools write what they make: a file of their own, or standard output. */
 import { once } from "node:events";
+import { statSync } from "node:fs";
 import { StateError, UsageError } from "../../errors/index.js";
 import type { OpenedMetadata } from "../../host/index.js";
+import { FileDevice } from "../../io/index.js";
 import type { Context } from "../context.js";
+import { poolVictimOf, victimOf } from "./victim.js";
 
 /**
  * Runs `work` with something to write to. A file takes its name once all of it is written; an interrupt or a failure
  * leaves what was there before.
  * @param file undefined or `-`: standard output
  * @param source what it is made of: not written over, and asked to confirm before the file takes its name
+ * @param isForced the user is not asked whatever the output holds
  */
 export async function withOutput(
   context: Context,
-  { file, source }: { readonly file: string | undefined; readonly source: Pick<OpenedMetadata, "isFile" | "confirm"> },
+  {
+    file,
+    source,
+    isForced,
+  }: {
+    readonly file: string | undefined;
+    readonly source: Pick<OpenedMetadata, "isFile" | "confirm">;
+    readonly isForced?: boolean | undefined;
+  },
   work: (write: (piece: Uint8Array) => void | Promise<void>) => Promise<void>,
 ): Promise<void> {
   if (file !== undefined && file !== "-") {
@@ -27,6 +39,7 @@ export async function withOutput(
         hint: "name another file",
       });
     }
+    if (isForced !== true) await confirmOutput(context, file);
     using output = new OutputFile(file);
     await work((piece) => output.write(piece));
     source.confirm();
@@ -39,4 +52,13 @@ export async function withOutput(
       if (!stdout.write(piece)) await once(stdout, "drain");
     }),
   );
+}
+
+/** A pool, or a device with something on it, in the place of the output was meant to be the input. */
+async function confirmOutput(context: Context, file: string): Promise<void> {
+  const stat = statSync(file, { throwIfNoEntry: false });
+  if (stat?.isFile() !== true && stat?.isBlockDevice() !== true) return;
+  await using device = FileDevice.open(file, { readOnly: true });
+  const deed = stat.isFile() ? poolVictimOf(device, file) : victimOf(device, file);
+  if (deed !== undefined) await context.confirm(deed);
 }

@@ -1,14 +1,11 @@
 /** `udm metadata pack`: all metadata blocks of a device in one small file, as thin_metadata_pack makes them. */
-import { statSync } from "node:fs";
 import { Command, Option } from "commander";
-import { FileDevice } from "../../io/index.js";
 import { type KeepDamaged, type Packed, packMetadata } from "../../thin/index.js";
 import { formatBytes } from "../../units/index.js";
 import type { Context } from "../context.js";
 import type { DocumentOf } from "../schema/documents.js";
 import { addSourceOptions, SOURCE, type SourceFlags, withPace, withSource } from "./options.js";
 import { withOutput } from "./output.js";
-import { victimOf } from "./victim.js";
 
 interface PackFlags extends SourceFlags {
   readonly input: string;
@@ -50,7 +47,6 @@ async function pack(context: Context, flags: PackFlags): Promise<void> {
       else context.lines(plan);
       return;
     }
-    if (output !== "-" && flags.force !== true) await confirmOutput(context, output, opened.isFile(output));
     if (opened.isLive) {
       const part = opened.superblock === 0 ? "what it finds" : "the metadata snapshot in it";
       context.note(`${opened.name}: it is in use; only ${part} is of one moment`);
@@ -58,7 +54,7 @@ async function pack(context: Context, flags: PackFlags): Promise<void> {
     let packedBytes = 0;
     let packed: Packed | undefined;
     await withPace(context, `pack ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
-      withOutput(context, { file: output, source: opened }, async (write) => {
+      withOutput(context, { file: output, source: opened, isForced: flags.force }, async (write) => {
         packed = await packMetadata(opened.device, {
           pace,
           keep: flags.damaged,
@@ -71,14 +67,6 @@ async function pack(context: Context, flags: PackFlags): Promise<void> {
     );
     tell(context, opened.name, { output, packed: packed!, packedBytes });
   });
-}
-
-/** A pool in the place of the output was meant to be the input. */
-async function confirmOutput(context: Context, output: string, isInput: boolean): Promise<void> {
-  if (isInput || statSync(output, { throwIfNoEntry: false })?.isFile() !== true) return;
-  await using device = FileDevice.open(output, { readOnly: true });
-  const deed = victimOf(device, output);
-  if (deed !== undefined) await context.confirm(deed);
 }
 
 function tell(

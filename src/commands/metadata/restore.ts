@@ -10,6 +10,7 @@ import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
 import type { DocumentOf } from "../schema/documents.js";
 import { withPace } from "./options.js";
+import { presentTargetOf } from "./target.js";
 import { victimOf } from "./victim.js";
 
 interface RestoreFlags {
@@ -41,7 +42,7 @@ async function restore(context: Context, flags: RestoreFlags): Promise<void> {
   if (input === output) throw new UsageError("restore: input and output are the same", { hint: "name two files" });
   const textBytes = await sizeOf(input);
   const host = await context.host();
-  const place = await host.locateMetadata(output);
+  const place = await presentTargetOf(host, output);
   const { openPlace } = await import("../../host/index.js");
   const opened = openPlace(place, { write: context.globals.dryRun !== true, role: "metadata to restore" });
   try {

@@ -16,6 +16,7 @@ import type { DocumentOf } from "../schema/documents.js";
 import { withPace } from "./options.js";
 import { withOutput } from "./output.js";
 import type { ShrinkFlags } from "./shrink.js";
+import { presentTargetOf } from "./target.js";
 
 type ElsewhereFlags = ShrinkFlags & { readonly input: string; readonly output: string };
 
@@ -120,7 +121,7 @@ async function shrinkBinary(
     const isNew = !existsSync(output);
     if (isNew) createSparseFile(output, bytes);
     try {
-      target = openPlace(await host.locateMetadata(output), { write: true, role: "metadata to write" });
+      target = openPlace(await presentTargetOf(host, output), { write: true, role: "metadata to write" });
       if (target.device.sizeBytes < bytes) {
         throw new StateError("ENOSPC", `${output}: ${target.device.sizeBytes} bytes, the metadata has ${bytes}`, {
           hint: "give it the size of the input, or name a file that does not exist",

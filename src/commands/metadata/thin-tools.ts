@@ -188,7 +188,7 @@ export const THIN_TOOLS: Readonly<Record<string, ThinTool>> = {
     failure: checkFailure,
   },
   thin_dump: {
-    words: ["metadata", "dump"],
+    words: ["metadata", "dump", "--yes"],
     synopsis: "[options] {device|file}",
     options: [
       HELP,
@@ -273,7 +273,7 @@ export const THIN_TOOLS: Readonly<Record<string, ThinTool>> = {
     failure: readingFailure,
   },
   thin_delta: {
-    words: ["metadata", "delta"],
+    words: ["metadata", "delta", "--yes"],
     synopsis: "[options] <device or file>",
     options: [
       thinOption(1),
@@ -362,7 +362,7 @@ function refuseMissingFiles(given: Given): Refusal | undefined {
 
 function packTool(word: string, pack: PackProgram): ThinTool {
   return {
-    words: ["metadata", word],
+    words: ["metadata", word, ...(word === "unpack" ? ["--compat", "thin_metadata_unpack"] : [])],
     synopsis: "",
     options: [],
     takes: "nothing",

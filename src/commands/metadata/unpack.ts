@@ -1,7 +1,7 @@
 /** `udm metadata unpack`: metadata from a file of udm metadata pack or thin_metadata_pack. */
 import { createReadStream, statSync } from "node:fs";
 import { resolve } from "node:path";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { StateError, UsageError } from "../../errors/index.js";
 import type { MetadataPlace } from "../../host/index.js";
 import { setFileSize, systemError } from "../../io/index.js";
@@ -11,12 +11,13 @@ import type { Context } from "../context.js";
 import type { DocumentOf } from "../schema/documents.js";
 import { withPace } from "./options.js";
 import { targetOf } from "./target.js";
-import { victimOf } from "./victim.js";
+import { poolVictimOf, victimOf } from "./victim.js";
 
 interface UnpackFlags {
   readonly input: string;
   readonly output: string;
   readonly force?: boolean;
+  readonly compat?: "thin_metadata_unpack";
 }
 
 const METADATA_BLOCK_BYTES = 4096;
@@ -30,6 +31,7 @@ export function unpackCommand(context: Context): Command {
     .requiredOption("-i, --input <file>", "the packed file; - is standard input, for a new file only")
     .requiredOption("-o, --output <target>", "a new file, or the file, block device or pool to write over")
     .option("-f, --force", "do not ask, even when the target holds the metadata of a pool")
+    .addOption(new Option("--compat <tool>", "ask for what that tool asks for").choices(["thin_metadata_unpack"]))
     .action((flags: UnpackFlags) => unpack(context, flags));
 }
 
@@ -66,7 +68,7 @@ async function toNewFile(context: Context, { input, output }: UnpackFlags, pace:
 
 async function toPlace(
   context: Context,
-  { input, output, force }: UnpackFlags,
+  { input, output, force, compat }: UnpackFlags,
   { place, pace, packedBytes }: { readonly place: MetadataPlace; readonly pace: Pace; readonly packedBytes: number },
 ): Promise<Unpacked> {
   if (input === "-") {
@@ -84,7 +86,7 @@ async function toPlace(
     const wantedBytes = first.nrBlocks * METADATA_BLOCK_BYTES;
     const canGrow = place.sizeBytes === undefined && place.offsetBytes === 0 && statSync(place.path).isFile();
     if (!canGrow) checkRoom(first, opened.device);
-    const deed = victimOf(opened.device, place.name);
+    const deed = (compat === undefined ? victimOf : poolVictimOf)(opened.device, place.name);
     if (deed !== undefined && force !== true) await context.confirm(deed);
     pace.total = packedBytes * 2;
     await verifyPack(first, pace);

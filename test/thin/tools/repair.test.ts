@@ -18,6 +18,7 @@ import {
   readSuperblock,
   repairMetadata,
 } from "../../../src/thin/index.js";
+import { makeManyDevices, makeUsualPool } from "../../support/damage-base.js";
 import { readGoldenRun } from "../../support/golden-images.js";
 import { HAS_THIN_TOOLS, thinCheck, thinDump } from "../../support/thin-tools.js";
 
@@ -195,4 +196,45 @@ describe("what comes out", () => {
       },
     );
   });
+});
+
+/** A copy with blocks of zeros. */
+function without(image: Uint8Array, blocks: readonly number[]): Uint8Array {
+  const copy = Uint8Array.from(image);
+  for (const block of blocks) copy.fill(0, block * METADATA_BLOCK_BYTES, (block + 1) * METADATA_BLOCK_BYTES);
+  return copy;
+}
+
+function rootOf(image: Uint8Array, wanted: number): number {
+  const store = new BlockStore(deviceOf(image));
+  const devices = readDevices(store, readSuperblock(store).values!, () => expect.unreachable("damage"));
+  return devices.find(({ id }) => id === wanted)!.root!;
+}
+
+describe("a device's whole tree is destroyed", () => {
+  test("the one that a metadata snapshot has of it is not taken for it", async () => {
+    const image = makeUsualPool();
+    const repaired = await repair(without(image, [rootOf(image, 5)]));
+    expect(repaired.candidates[0]!.lostDevices).toEqual([{ id: 5, mappings: 12 }]);
+    const before = mappingsOf(image);
+    for (const [id, own] of mappingsOf(repaired.image)) expect(own).toEqual(before.get(id));
+  });
+
+  test("without a space map, another tree with as many mappings is not taken for it", async () => {
+    const image = readGoldenRun("kernel-random/run.json.br").run.checkpoints.at(-1)!.metadata;
+    const { metadataMap } = readSuperblock(new BlockStore(deviceOf(image))).values!;
+    const repaired = await repair(without(image, [rootOf(image, 49), metadataMap.bitmapRoot]));
+    expect(repaired.candidates[0]!.source).toBe("superblock");
+    expect(repaired.candidates[0]!.lostDevices.map(({ id }) => id)).toEqual([49]);
+  });
+});
+
+test("found trees are held against the devices that the superblock's details name", async () => {
+  const image = makeManyDevices();
+  const { mappingRoot } = readSuperblock(new BlockStore(deviceOf(image))).values!;
+  const { candidates } = await repair(without(image, [mappingRoot, 29]));
+  const [first, ...others] = candidates;
+  expect(first!.devices.length).toBe(Math.max(...candidates.map(({ devices }) => devices.length)));
+  expect(first!.devices.length + first!.lostDevices.length).toBe(300);
+  for (const other of others) expect(other.isWhole).toBe(false);
 });

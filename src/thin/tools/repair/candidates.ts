@@ -181,7 +181,8 @@ class Finder {
       ? this.#presentDetails(start, counts)
       : this.#trees.readDetails(start.detailsRoot);
     const ids = [...new Set([...roots.keys(), ...details.keys()])].sort((left, right) => left - right);
-    const found = findRoots(this.#trees, { ids, roots, details, counts, isOlder: !isNow });
+    const others = this.#rootsOfOthers(asFound, counts);
+    const found = findRoots(this.#trees, { ids, roots, details, counts, isOlder: !isNow, others });
     const isGiven = givenAway(found, counts);
     const lostDevices: LostDevice[] = [];
     const drafts: Draft[] = [];
@@ -191,12 +192,13 @@ class Finder {
       if (isGiven(own) && !details.has(id)) continue;
       drafts.push(this.#draft(id, found.get(id) ?? (isGiven(own) ? undefined : own), details.get(id), found.has(id)));
     }
-    this.#adopt(start, drafts, counts);
+    this.#adopt(start, drafts, counts, others);
     const kept = drafts.filter(({ id, root, holes: lost, adoptions, details: known }) => {
       const isLost = root === 0 && lost.length > 0 && adoptions.length === 0;
       if (isLost) lostDevices.push({ id, mappings: known?.mappedBlocks });
       return !isLost;
     });
+    if (start.source === "found-roots") lostDevices.push(...this.#presentBeside(details));
     const head = this.#heads.head(start.values, kept);
     const devices = kept.map((draft) => this.#device(draft, head));
     // An id that one of the two trees cannot tell, the other can.
@@ -259,12 +261,31 @@ class Finder {
     return { ...draft, root, holes, held };
   }
 
-  #adopt(start: Start, drafts: readonly Draft[], counts: Uint32Array): void {
+  /** Devices that the superblock's own tree of details has, and these do not. */
+  #presentBeside(details: ReadonlyMap<number, DetailsValues>): LostDevice[] {
+    const present = this.#starts.find(isPresent);
+    if (present === undefined) return [];
+    return [...this.#trees.readDetails(present.detailsRoot).details]
+      .filter(([id]) => !details.has(id))
+      .map(([id, { mappedBlocks }]) => ({ id, mappings: mappedBlocks }));
+  }
+
+  /** Roots of mapping trees that the other superblocks lead to, if these are in use: they are owners too. */
+  #rootsOfOthers(start: Start, counts: Uint32Array): number[] {
+    // What was found leads where these lead.
+    if (start.source === "found-roots") return [];
+    return this.#starts
+      .filter(({ block }) => block !== start.block && counts[block] !== 0)
+      .flatMap(({ mappingRoot }) => [...this.#trees.readRoots(mappingRoot).roots.values()])
+      .filter((root) => this.#trees.isMappings(root));
+  }
+
+  #adopt(start: Start, drafts: readonly Draft[], counts: Uint32Array, others: readonly number[]): void {
     const sufferers: Sufferer[] = drafts
       .filter(({ holes }) => holes.length > 0)
       .map(({ id, holes, held, details }) => ({ id, holes, held, expected: details?.mappedBlocks }));
     if (sufferers.length === 0) return;
-    const roots = [start.mappingRoot, start.detailsRoot, ...drafts.map((draft) => draft.root)];
+    const roots = [start.mappingRoot, start.detailsRoot, ...drafts.map((draft) => draft.root), ...others];
     const sound = roots.filter((root) => this.#forest.survey.isNode(root));
     const adoptions = adoptOrphans(this.#forest, sufferers, sound, counts);
     for (const draft of drafts) draft.adoptions = adoptions.get(draft.id) ?? [];

@@ -7,6 +7,8 @@ import { Role, type Survey, TreeKind } from "./survey.js";
 
 /** Trees of one kind that are looked at. */
 const MAX_TOPS = 64;
+/** Entries of all versions together; where there are more, no version is asked. */
+const MAX_VERSION_ENTRIES = 4_000_000;
 
 export type Roots = ReadonlyMap<number, number>;
 export type Details = ReadonlyMap<number, DetailsValues>;
@@ -22,6 +24,7 @@ export class DeviceTrees {
   readonly #store: BlockStore;
   readonly #buffer = new BlockBuffer(1);
   #versions: readonly Roots[] | undefined;
+  #named: Map<number, Set<number>> | undefined;
   readonly #tops = new Map<number, readonly number[]>();
 
   constructor(forest: Forest) {
@@ -65,14 +68,32 @@ export class DeviceTrees {
   versions(): readonly Roots[] {
     if (this.#versions !== undefined) return this.#versions;
     const versions: Roots[] = [];
+    let entries = 0;
     const { role, kinds, nrBlocks } = this.#survey;
     for (let blocknr = 1; blocknr < nrBlocks; blocknr++) {
       const isLeaf = role[blocknr] === Role.Leaf && (kinds[blocknr]! & TreeKind.Devices) !== 0;
       const isTop = this.forest.hasParent[blocknr] === 0 && this.forest.isTree(blocknr, TreeKind.Devices);
-      if (isLeaf || isTop) versions.push(this.readRoots(blocknr).roots);
+      if (!isLeaf && !isTop) continue;
+      entries += this.#survey.total[blocknr]!;
+      if (entries > MAX_VERSION_ENTRIES) break;
+      versions.push(this.readRoots(blocknr).roots);
     }
-    this.#versions = versions;
-    return versions;
+    this.#versions = entries > MAX_VERSION_ENTRIES ? [] : versions;
+    return this.#versions;
+  }
+
+  /** Whether a version names a root for a device. */
+  isNamed(id: number, root: number): boolean {
+    if (this.#named === undefined) {
+      this.#named = new Map();
+      for (const version of this.versions()) {
+        for (const [device, own] of version) {
+          const roots = this.#named.get(device) ?? new Set();
+          this.#named.set(device, roots.add(own));
+        }
+      }
+    }
+    return this.#named.get(id)?.has(root) === true;
   }
 
   /** Two for each device that has as many mappings as its details say, less one for each that only one of the two knows. */

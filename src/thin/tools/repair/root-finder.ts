@@ -6,6 +6,9 @@
  * - where there is only one left, and no more devices want it than it has owners missing;
  * - or where all versions that know the same devices name it for this one, in the number that is missing.
  *
+ * Without the space map a tree of the same size may as well be an old one, or another device's. Then it must be the only one
+ * that any version names for this device, and the device's own root must not be known to lie in a block that was destroyed.
+ *
  * What is left could be exchanged without anybody noticing, and is not told apart.
  */
 import type { Details, DeviceTrees, Roots } from "./device-trees.js";
@@ -19,11 +22,13 @@ export interface RootSearch {
   readonly counts: Uint32Array;
   /** The trees are of another time than the space map: what it has as free is not the device's any more. */
   readonly isOlder: boolean;
+  /** Roots that others own, a metadata snapshot for one: each as often as it is pointed at. */
+  readonly others: readonly number[];
 }
 
 /** @returns roots by device, for those that need one and can be told */
 export function findRoots(trees: DeviceTrees, search: RootSearch): Map<number, number> {
-  const { ids, roots, details, counts } = search;
+  const { ids, roots, details, counts, others } = search;
   const { total } = trees.forest.survey;
   const found = new Map<number, number>();
   const hasHome = (id: number) => isHome(trees, search, id);
@@ -31,9 +36,12 @@ export function findRoots(trees: DeviceTrees, search: RootSearch): Map<number, n
   if (homeless.size === 0) return found;
   // Who has no details may stand under a wrong id: its root is to be had.
   const settled = ids.filter((id) => hasHome(id) && details.has(id)).map((id) => roots.get(id)!);
-  const room = vacancies(trees, settled, counts);
+  const room = vacancies(trees, { settled, others, counts });
+  const isLikely = (id: number, root: number) => counts[root] !== UNKNOWN_COUNT || isNamedFor(trees, roots, id, root);
   const choices = (id: number) =>
-    [...room.keys()].filter((root) => room.get(root)! > 0 && total[root] === details.get(id)!.mappedBlocks);
+    [...room.keys()].filter(
+      (root) => room.get(root)! > 0 && total[root] === details.get(id)!.mappedBlocks && isLikely(id, root),
+    );
   const take = (id: number, root: number): void => {
     found.set(id, root);
     homeless.delete(id);
@@ -44,7 +52,10 @@ export function findRoots(trees: DeviceTrees, search: RootSearch): Map<number, n
     for (const [id, root] of onlyChoices(homeless, choices, room)) take(id, root);
     if (before !== found.size) continue;
     for (const [id, root] of namedChoices(trees, details, room)) {
-      if (homeless.has(id) && choices(id).includes(root)) take(id, root);
+      if (!homeless.has(id)) continue;
+      const among = choices(id);
+      const isTold = counts[root] !== UNKNOWN_COUNT || among.length === 1;
+      if (among.includes(root) && isTold) take(id, root);
     }
   }
   return found;
@@ -57,6 +68,14 @@ function isHome(trees: DeviceTrees, { roots, details, counts, isOlder }: RootSea
   if (isOlder && counts[root] === 0) return false;
   const expected = details.get(id)?.mappedBlocks;
   return trees.forest.isWhole[root] === 0 || expected === undefined || trees.forest.survey.total[root] === expected;
+}
+
+/** A version names the root for the device, whose own one may still be there. */
+function isNamedFor(trees: DeviceTrees, roots: Roots, id: number, root: number): boolean {
+  const { survey } = trees.forest;
+  const own = roots.get(id);
+  const isDestroyed = own !== undefined && own > 0 && survey.store.isInside(own) && !survey.isNode(own);
+  return !isDestroyed && trees.isNamed(id, root);
 }
 
 function onlyChoices(
@@ -95,12 +114,16 @@ function namedChoices(
 }
 
 /** Whole mapping trees that may be somebody's, with the number of owners that are missing. */
-function vacancies(trees: DeviceTrees, settled: readonly number[], counts: Uint32Array): Map<number, number> {
+function vacancies(
+  trees: DeviceTrees,
+  known: { readonly settled: readonly number[]; readonly others: readonly number[]; readonly counts: Uint32Array },
+): Map<number, number> {
+  const { settled, others, counts } = known;
   const { forest } = trees;
   const { nrBlocks, total } = forest.survey;
   const owners = new Uint32Array(nrBlocks);
   const isReached = new Uint8Array(nrBlocks);
-  for (const root of settled) {
+  for (const root of [...settled, ...others]) {
     owners[root]!++;
     forest.mark(root, isReached);
   }
