@@ -26,7 +26,7 @@ async function exploring(
     writeFileSync(session.path("meta.img"), options.metadata ?? POOL);
     const environment = { ...session.environment, LC_ALL: "C.UTF-8", ...options.environment };
     const size = { columns: options.columns ?? 100, rows: options.rows ?? 30 };
-    const terminal = Terminal.open("env 'PS1=$ ' bash --norc", { folder: session.folder, environment, ...size });
+    const terminal = Terminal.open("env 'PS1=$ ' HISTFILE=/dev/null bash --norc", { folder: session.folder, environment, ...size });
     try {
       await terminal.untilLast("$");
       terminal.enter("udm metadata explore meta.img; echo ended $?");

@@ -26,7 +26,7 @@ async function say(terminal: Terminal, line: string): Promise<string> {
 
 test.runIf(hasTmux)("an interactive session: prompt, completion, questions, refusals, history, the end", async () => {
   await withSession(async (session) => {
-    await atTerminal(session, "env 'PS1=$ ' bash --norc", async (terminal) => {
+    await atTerminal(session, "env 'PS1=$ ' HISTFILE=/dev/null bash --norc", async (terminal) => {
       await terminal.untilLast("$");
       terminal.enter("udm shell");
       await terminal.untilLast("udm>");

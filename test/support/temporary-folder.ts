@@ -8,6 +8,7 @@ export async function withTemporaryFolder<T>(prefix: string, body: (folder: stri
   try {
     return await body(folder);
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    // A process that is ending may still write a last file.
+    await rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
   }
 }
