@@ -251,6 +251,11 @@ test("in the way of thin_shrink: XML and metadata come out the same, and the poo
     /^thin_shrink /,
   );
   const read = (name: string) => readFileSync(scene.path(name));
+  const unasked = await scene.udm("metadata shrink -i in.xml -o out.xml --data data.img --nr-blocks 170");
+  expect([unasked.status, unasked.stderr]).toEqual([
+    1,
+    expect.stringMatching(/^udm: copy \d+ data blocks on '.*data.img' over some that '.*' has as free: refused/),
+  ]);
   expect(Buffer.compare(read("data.img"), read("copy.img"))).toBe(0);
   expect(await scene.ok(`metadata shrink -i in.xml -o out.xml --data data.img ${size}`)).toBe("");
   expect(Buffer.compare(read("data.img"), read("copy.img"))).not.toBe(0);

@@ -2,10 +2,13 @@
 import { linkSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { crc32c } from "../../src/bytes/index.js";
+import { SUPERBLOCK } from "../../src/thin/index.js";
 import { readGoldenRun } from "../support/golden-images.js";
 import { makeFolder } from "../support/make-folder.js";
 import { type Ran, runMain } from "./run-main.js";
 
+const SUPERBLOCK_SALT = 160774;
 const POOL = readGoldenRun("kernel-random/run.json.br").run.checkpoints.at(-1)!.metadata;
 
 class Folder {
@@ -125,4 +128,14 @@ test("a dump takes the place of no pool without a word", async () => {
   expect(ran).toMatchObject({ status: 1, stdout: "" });
   expect(ran.stderr).toMatch(/^udm: overwrite the pool metadata on '.*pool.img' \(transaction \d+\): refused/);
   expect(readFileSync(target).equals(POOL)).toBe(true);
+});
+
+test("a number of data blocks that cannot be is no size", async () => {
+  const bytes = Buffer.from(POOL);
+  bytes.writeBigUInt64LE(2n ** 60n, SUPERBLOCK.fields.dataSpaceMapRoot.offset);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, 4096);
+  bytes.writeUInt32LE((crc32c(view, 4) ^ SUPERBLOCK_SALT) >>> 0, 0);
+  const ran = await folder.udm("metadata", "size", folder.write("forged.img", bytes));
+  expect(ran).toMatchObject({ status: 1, stdout: "" });
+  expect(ran.stderr).toMatch(/^udm: .*forged.img: the superblock's number of data blocks cannot be\nhint: /);
 });

@@ -86,9 +86,14 @@ async function shrinkText(
     blocksAfter: nrBlocks,
     data,
   };
-  if (context.globals.dryRun) {
-    return withPace(context, `read ${input}`, 1, (pace) =>
-      shrinkXml({ ...common, pace, isDryRun: true, write: () => undefined }),
+  const planned = await withPace(context, `read ${input}`, 1, (pace) =>
+    shrinkXml({ ...common, pace, isDryRun: true, write: () => undefined }),
+  );
+  if (context.globals.dryRun) return planned;
+  if (data !== undefined && planned.blocksToMove > 0) {
+    // A dump that is old, or of some devices alone, has blocks as free that are not.
+    await context.confirm(
+      `copy ${planned.blocksToMove} data blocks on '${data.name}' over some that '${input}' has as free`,
     );
   }
   let figures: ShrinkFigures | undefined;

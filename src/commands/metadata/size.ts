@@ -1,6 +1,6 @@
 /** `udm metadata size`: how large metadata has to be, as thin_metadata_size has it, or whether that of a pool will do. */
 import { Command, Option } from "commander";
-import { UsageError } from "../../errors/index.js";
+import { DamageError, UsageError } from "../../errors/index.js";
 import type { Host } from "../../host/index.js";
 import { adviseMetadataSize, soundSuperblock } from "../../thin/index.js";
 import { formatBytes, parseSize, type Unit } from "../../units/index.js";
@@ -159,6 +159,11 @@ async function sizesOnDisk(host: Host, name: string): Promise<Present> {
   await using opened = await openMetadata(place, { forceReadOnly: true });
   const { dataBlockSectors, dataMap, metadataMap } = soundSuperblock(opened.store, opened.superblock);
   const blockBytes = dataBlockSectors * SECTOR_BYTES;
+  if (!Number.isSafeInteger(dataMap.nrBlocks * blockBytes)) {
+    throw new DamageError(`${name}: the superblock's number of data blocks cannot be`, {
+      hint: "udm metadata check tells all that is damaged",
+    });
+  }
   return {
     title: name,
     blockBytes,
