@@ -925,9 +925,11 @@ export class Registry {
       sizeBytes: tableSectors(lines) * SECTOR_BYTES,
       isReadOnly: record.readOnly,
     });
-    // A pool that was in force goes on as it was: no new line is taken up. One that is suspended gets its mode back.
+    // A pool that was in force goes on as it was: neither a new line nor a metadata device that has grown is taken up;
+    // that is for a resume that somebody asks for, who may have to write down first what the device stands on. One that
+    // is suspended gets its mode back.
     if (!record.suspended) {
-      await opened.pool?.resume();
+      await opened.pool?.resume(undefined, { keepsMetadataSize: true });
       opened.device.resume();
     } else if (opened.pool !== undefined) await this.#resumeBriefly(opened.pool);
     return opened;
@@ -936,7 +938,7 @@ export class Registry {
   /** A table that its pool refuses is told by the resume that is asked for, not by one of ours. */
   async #resumeBriefly(pool: Pool): Promise<void> {
     try {
-      await pool.resume();
+      await pool.resume(undefined, { keepsMetadataSize: true });
       await pool.suspend();
     } catch (error) {
       this.#log(`suspended pool ${pool.name}: ${messageOf(error)}`);

@@ -90,6 +90,7 @@ export async function replaceTable(session: Session, name: string, line: TargetL
   try {
     await registry.resume(name, {
       onSwapped: async () => {
+        session.step("swapped");
         await session.announce(intent);
         session.step("announced");
       },

@@ -217,9 +217,10 @@ export class Pool {
   /**
    * Puts the table line in force: features, mode, then sizes (a grown device is taken up and committed).
    * @param config a reloaded line; without one the pool goes on as it was
+   * @param options keepsMetadataSize: a metadata device that has grown is left for a later resume
    * @throws StateError EINVAL when the line or a device is smaller than the metadata says
    */
-  async resume(config?: PoolConfig): Promise<void> {
+  async resume(config?: PoolConfig, options: { readonly keepsMetadataSize?: boolean } = {}): Promise<void> {
     this.#refuseClosed();
     if (config !== undefined) this.#checkBlockSize(config);
     const isReload = config !== undefined || !this.#wasResumed;
@@ -229,7 +230,7 @@ export class Pool {
     else if (isReload) this.#setMode(this.#config.features.readOnly ? "read-only" : "write");
     if (this.#mode !== "fail") {
       const grewData = await this.#takeUpDataSize();
-      const grewMetadata = await this.#takeUpMetadataSize();
+      const grewMetadata = await this.#takeUpMetadataSize(options.keepsMetadataSize === true);
       if ((grewData || grewMetadata) && this.canChangeMetadata) await this.commit();
     }
     this.#restored = undefined;
@@ -803,7 +804,7 @@ export class Pool {
     return true;
   }
 
-  async #takeUpMetadataSize(): Promise<boolean> {
+  async #takeUpMetadataSize(keepsSize: boolean): Promise<boolean> {
     const found = usableBlocks(metadataBlocksOf(this.#metadataDevice.sizeBytes));
     const { metadataBlocks } = this.metadata;
     if (found < metadataBlocks) {
@@ -815,7 +816,7 @@ export class Pool {
         },
       );
     }
-    if (found === metadataBlocks) return false;
+    if (keepsSize || found === metadataBlocks) return false;
     if (this.metadata.needsCheck || this.#mode === "read-only") return this.#mayGrow("metadata");
     this.#log(`growing the metadata device from ${metadataBlocks} to ${found} blocks`);
     if (this.#mode === "out-of-metadata-space") this.#setMode("write");

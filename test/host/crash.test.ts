@@ -83,7 +83,7 @@ const CASES: readonly Case[] = [
     prepare: withThin,
     operation: (host) =>
       host.resizePool({ name: "pool", data: { kind: "grow", bytes: MIB }, metadata: { kind: "grow", bytes: MIB } }),
-    steps: ["files grown", "announced", "taken up"],
+    steps: ["files grown", "swapped", "announced", "taken up"],
   },
   {
     name: "table resume of a longer pool",
