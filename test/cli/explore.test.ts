@@ -1,7 +1,7 @@
 /** Walking over metadata with the keys, on a real terminal. */
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { readGoldenRun } from "../support/golden-images.js";
 import { MetadataImage } from "../support/metadata-image.js";
 import { Terminal } from "../support/tmux.js";
@@ -26,7 +26,11 @@ async function exploring(
     writeFileSync(session.path("meta.img"), options.metadata ?? POOL);
     const environment = { ...session.environment, LC_ALL: "C.UTF-8", ...options.environment };
     const size = { columns: options.columns ?? 100, rows: options.rows ?? 30 };
-    const terminal = Terminal.open("env 'PS1=$ ' HISTFILE=/dev/null bash --norc", { folder: session.folder, environment, ...size });
+    const terminal = Terminal.open("env 'PS1=$ ' HISTFILE=/dev/null bash --norc", {
+      folder: session.folder,
+      environment,
+      ...size,
+    });
     try {
       await terminal.untilLast("$");
       terminal.enter("udm metadata explore meta.img; echo ended $?");
@@ -158,7 +162,11 @@ test.skipIf(THROUGH_DAEMON)(
       try {
         // The daemon keeps the pool open for as long as the writer is there.
         writer.stdin!.write(Buffer.alloc(2 ** 20, 2));
-        expect(await session.ok("metadata explore p")).toMatch(/^block \d+: superblock, metadata snapshot\n/);
+        await vi.waitFor(
+          async () =>
+            expect(await session.ok("metadata explore p")).toMatch(/^block \d+: superblock, metadata snapshot\n/),
+          { timeout: 60_000 },
+        );
         expect(await session.ok("metadata stat p")).toMatch(/\n1 device\n/);
         const packed = await session.udm("metadata pack -i p -o p.pack");
         expect(packed.stderr).toMatch(/it is in use; only the metadata snapshot in it is of one moment/);

@@ -81,6 +81,17 @@ test("asks before it writes over a pool, and does not over what somebody has ope
   expect((await udm("metadata check @old.img")).status).toBe(0);
 });
 
+test("a candidate that holds more than the one that was taken is told", async () => {
+  const { udm } = await scene("superblock-older");
+  const done = await udm("metadata repair -i @bad.img -o @new.img --no-backup");
+  expect(done).toMatchObject({ status: 0 });
+  expect(done.stderr).toMatch(
+    /^udm: candidate 2 holds more: \d+ mappings of another time; --dry-run tells them all\n$/,
+  );
+  const { candidates } = JSON.parse((await udm("metadata repair -i @bad.img --dry-run --json")).stdout).repair;
+  expect(candidates[1].mappings).toBeGreaterThan(candidates[0].mappings);
+});
+
 test("another candidate is taken when it is asked for", async () => {
   const { udm } = await scene("leaf-checksum");
   const done = JSON.parse(

@@ -26,8 +26,11 @@ export function candidateLines(candidate: Candidate, number: number): string[] {
     `  keeps ${plural(devices.length, "device")}, ${plural(mappings, "mapping")}`,
   ];
   const isGuess = devices.some(({ isFoundRoot }) => isFoundRoot);
+  const isOfNow = candidate.source === "superblock" || candidate.source === "damaged-superblock";
   if (candidate.isWhole)
-    lines.push(`  loses nothing${isGuess ? ", if the trees that were found are the right ones" : ""}`);
+    lines.push(
+      `  loses nothing${isOfNow ? "" : " of that state"}${isGuess ? ", if the trees that were found are the right ones" : ""}`,
+    );
   else
     lines.push(
       `  loses ${plural(lostMappings, "mapping")}${lostDevices.length === 0 ? "" : `, ${devicesText(lostDevices)}`}`,

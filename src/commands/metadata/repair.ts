@@ -2,7 +2,7 @@
 import { existsSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
-import { DamageError, StateError, UsageError } from "../../errors/index.js";
+import { DamageError, SpaceError, StateError, UsageError } from "../../errors/index.js";
 import type { MetadataPlace, OpenedMetadata } from "../../host/index.js";
 import type { BlockDevice } from "../../io/index.js";
 import {
@@ -40,6 +40,8 @@ interface RepairFlags {
 
 const METADATA_BLOCK_BYTES = 4096;
 const SECTOR_BYTES = 512;
+/** More the format cannot use. */
+const MAX_METADATA_BYTES = 16 * 2 ** 30;
 
 export function repairCommand(context: Context): Command {
   return new Command("repair")
@@ -145,8 +147,10 @@ async function make(context: Context, flags: RepairFlags, choice: Choice): Promi
   }
   const place = await targetOf(context, output);
   const backup = backupFor(flags, place);
+  let isPacked = backup === undefined;
   const write = async (device: BlockDevice): Promise<Repaired> => {
-    if (backup !== undefined) await pack(context, opened, backup);
+    if (!isPacked) await pack(context, opened, backup!);
+    isPacked = true;
     return withPace(context, `repair ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
       writeAndCheck(device, choice, pace),
     );
@@ -158,16 +162,24 @@ async function make(context: Context, flags: RepairFlags, choice: Choice): Promi
   return { ...repaired, target: output, backup, number: flags.candidate };
 }
 
+/** As large as the input; larger where damage keeps devices from sharing so much that it would not fit. */
 async function toNewFile(
   output: string,
   sizeBytes: number,
   write: (device: BlockDevice) => Promise<Repaired>,
 ): Promise<Repaired> {
   const { NewDeviceFile } = await import("../../host/index.js");
-  await using file = new NewDeviceFile(resolve(output), sizeBytes);
-  const repaired = await write(file.device);
-  await file.finish();
-  return repaired;
+  try {
+    await using file = new NewDeviceFile(resolve(output), sizeBytes);
+    const repaired = await write(file.device);
+    await file.finish();
+    return repaired;
+  } catch (error) {
+    // Without a cause: it is the metadata that is full, not the file system.
+    const isFull = error instanceof SpaceError && error.cause === undefined;
+    if (!isFull || sizeBytes >= MAX_METADATA_BYTES) throw error;
+  }
+  return toNewFile(output, sizeBytes * 2, write);
 }
 
 async function toPlace(
@@ -261,7 +273,14 @@ function tell(context: Context, name: string, { candidates }: FoundCandidates, m
     context.lines(candidates.flatMap((candidate, index) => candidateLines(candidate, index + 1)));
     return;
   }
-  context.lines(candidateLines(candidates[made.number - 1]!, made.number));
+  const chosen = candidates[made.number - 1]!;
+  context.lines(candidateLines(chosen, made.number));
+  const fuller = candidates.findIndex(({ mappings }) => mappings > chosen.mappings);
+  if (fuller >= 0) {
+    const { mappings, source } = candidates[fuller]!;
+    const age = source === "superblock" || source === "damaged-superblock" ? "" : " of another time";
+    context.note(`candidate ${fuller + 1} holds more: ${plural(mappings, "mapping")}${age}; --dry-run tells them all`);
+  }
   const size = formatBytes(made.metadataBlocks * METADATA_BLOCK_BYTES);
   if (made.backup !== undefined) context.line(`packed what was there into ${made.backup}`);
   context.line(

@@ -182,7 +182,8 @@ class Finder {
       : this.#trees.readDetails(start.detailsRoot);
     const ids = [...new Set([...roots.keys(), ...details.keys()])].sort((left, right) => left - right);
     const others = this.#rootsOfOthers(asFound, counts);
-    const found = findRoots(this.#trees, { ids, roots, details, counts, isOlder: !isNow, others });
+    const search = { ids, roots, details, counts, isOlder: !isNow, others };
+    const found = this.#isSnapshotLost() ? new Map<number, number>() : findRoots(this.#trees, search);
     const isGiven = givenAway(found, counts);
     const lostDevices: LostDevice[] = [];
     const drafts: Draft[] = [];
@@ -192,7 +193,7 @@ class Finder {
       if (isGiven(own) && !details.has(id)) continue;
       drafts.push(this.#draft(id, found.get(id) ?? (isGiven(own) ? undefined : own), details.get(id), found.has(id)));
     }
-    this.#adopt(start, drafts, counts, others);
+    if (!this.#isSnapshotLost()) this.#adopt(start, drafts, counts, others);
     const kept = drafts.filter(({ id, root, holes: lost, adoptions, details: known }) => {
       const isLost = root === 0 && lost.length > 0 && adoptions.length === 0;
       if (isLost) lostDevices.push({ id, mappings: known?.mappedBlocks });
@@ -221,6 +222,12 @@ class Finder {
         lostDevices.length + lostIds.length === 0 &&
         devices.every((each) => each.lostMappings + each.lost.length === 0),
     };
+  }
+
+  /** There is a metadata snapshot that cannot be read: what it owns could be taken for what a device has lost. */
+  #isSnapshotLost(): boolean {
+    const heldRoot = this.#starts[0]?.values?.heldRoot ?? 0;
+    return heldRoot !== 0 && !this.#starts.some(({ block }) => block === heldRoot);
   }
 
   /** Where the top of the details tree is lost, its leaves that are in use and do not overlap. */
