@@ -27,4 +27,5 @@ export { NewDeviceFile } from "./new-device-file.js";
 export { type HostOptions, openHost } from "./open-host.js";
 export { type OpenedPool, type OpenPoolOptions, openPool } from "./open-pool.js";
 export { OutputFile } from "./output-file.js";
+export { isAmongDevices, placeOf } from "./part-file.js";
 export * as poolShrink from "./pool-shrink.js";

@@ -2,26 +2,31 @@
  * A new file that is written as a device, in any order: beside its place and sparse, until it is whole and takes its
  * name. What is cut off before leaves nothing.
  */
-import { renameSync, rmSync } from "node:fs";
-import { dirname } from "node:path";
-import { createSparseFile, FileDevice, flushFolder, systemError } from "../io/index.js";
+import { ftruncateSync } from "node:fs";
+import { StateError } from "../errors/index.js";
+import { FileDevice, systemError } from "../io/index.js";
+import { PartFile, placeOf } from "./part-file.js";
+
+/** Strangers may do nothing with a new disk image; the rest is left to the umask. */
+const MODE = 0o660;
 
 export class NewDeviceFile implements AsyncDisposable {
   readonly path: string;
   readonly device: FileDevice;
-  readonly #fresh: string;
-  #isFinished = false;
+  readonly #part: PartFile;
 
   /** @throws StateError EACCES, ENOENT; SpaceError; IoError */
   constructor(path: string, sizeBytes: number) {
     this.path = path;
-    this.#fresh = `${path}.${process.pid}.part`;
-    createSparseFile(this.#fresh, sizeBytes);
+    const place = placeOf(path);
+    if (place === undefined) throw new StateError("EINVAL", `${path}: no place for a new file`);
+    this.#part = new PartFile(place, MODE);
     try {
-      this.device = FileDevice.open(this.#fresh, { name: path });
+      ftruncateSync(this.#part.fd, sizeBytes);
+      this.device = FileDevice.open(this.#part.path, { name: path });
     } catch (error) {
-      rmSync(this.#fresh, { force: true });
-      throw error;
+      this.#part.drop();
+      throw systemError(error, `${path}: cannot be made ${sizeBytes} bytes long`);
     }
   }
 
@@ -29,18 +34,12 @@ export class NewDeviceFile implements AsyncDisposable {
   async finish(): Promise<void> {
     await this.device.flush();
     await this.device.close();
-    try {
-      renameSync(this.#fresh, this.path);
-      this.#isFinished = true;
-      flushFolder(dirname(this.path));
-    } catch (error) {
-      throw systemError(error, `${this.path}: cannot be written`);
-    }
+    this.#part.finish();
   }
 
   /** Takes away what was not finished. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.device.close();
-    if (!this.#isFinished) rmSync(this.#fresh, { force: true });
+    this.#part.drop();
   }
 }

@@ -2,33 +2,48 @@
  * A file that a tool writes from front to back. A regular one is written beside and takes its name when it is whole, so
  * that what is cut off leaves nothing half-written; pipes and devices are written as they are.
  */
-import { closeSync, constants, fsyncSync, openSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
-import { dirname } from "node:path";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  openSync,
+  type Stats,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { StateError } from "../errors/index.js";
-import { Claims, flushFolder, systemError } from "../io/index.js";
+import { Claims, systemError } from "../io/index.js";
+import { PartFile, placeOf } from "./part-file.js";
 
-/** What others may do with it is left to the umask. */
+/** What others may do with a new one is left to the umask. */
 const MODE = 0o666;
+const PERMISSIONS = 0o777;
 
 export class OutputFile implements Disposable {
   readonly path: string;
   /** Where it is written until it is whole; undefined for what is no regular file. */
-  readonly #fresh: string | undefined;
+  readonly #part: PartFile | undefined;
   #fd: number | undefined;
 
   /** @throws StateError EBUSY, EACCES, ENOENT, EINVAL; IoError */
   constructor(path: string) {
     this.path = path;
+    const place = placeOf(path);
     const present = statSync(path, { throwIfNoEntry: false });
     if (present?.isDirectory() === true) throw new StateError("EINVAL", `${path}: is a folder`);
     // What somebody has in use, or has mounted, is not written over.
     if (present?.isFile() === true || present?.isBlockDevice() === true) {
       new Claims().claim({ path, role: "output" }).release();
     }
-    this.#fresh = present === undefined || present.isFile() ? `${path}.${process.pid}.part` : undefined;
+    if (place !== undefined && (present === undefined || present.isFile())) {
+      this.#part = partFor(path, place, present);
+      this.#fd = this.#part.fd;
+      return;
+    }
     try {
-      const flags = this.#fresh === undefined ? constants.O_WRONLY : constants.O_WRONLY | constants.O_CREAT;
-      this.#fd = openSync(this.#fresh ?? path, this.#fresh === undefined ? flags : flags | constants.O_EXCL, MODE);
+      this.#fd = openSync(path, constants.O_WRONLY | (present?.isFile() === true ? constants.O_APPEND : 0));
     } catch (error) {
       throw systemError(error, `${path}: cannot be written`);
     }
@@ -46,13 +61,14 @@ export class OutputFile implements Disposable {
   finish(): void {
     const fd = this.#fd;
     if (fd === undefined) return;
-    try {
-      if (this.#fresh !== undefined) fsyncSync(fd);
-      closeSync(fd);
+    if (this.#part !== undefined) {
+      this.#part.finish();
       this.#fd = undefined;
-      if (this.#fresh === undefined) return;
-      renameSync(this.#fresh, this.path);
-      flushFolder(dirname(this.path));
+      return;
+    }
+    this.#fd = undefined;
+    try {
+      closeSync(fd);
     } catch (error) {
       throw systemError(error, `${this.path}: cannot be written`);
     }
@@ -61,8 +77,30 @@ export class OutputFile implements Disposable {
   /** Takes away what was not finished. */
   [Symbol.dispose](): void {
     if (this.#fd === undefined) return;
-    closeSync(this.#fd);
+    if (this.#part === undefined) closeSync(this.#fd);
+    this.#part?.drop();
     this.#fd = undefined;
-    if (this.#fresh !== undefined) rmSync(this.#fresh, { force: true });
   }
+}
+
+/** A file that is replaced keeps its owner and its permissions; one that must not be written is not replaced. */
+function partFor(path: string, place: string, present: Stats | undefined): PartFile {
+  try {
+    if (present !== undefined) accessSync(place, constants.W_OK);
+  } catch (error) {
+    throw systemError(error, `${path}: cannot be written`);
+  }
+  const part = new PartFile(place, present === undefined ? MODE : MODE & present.mode);
+  if (present === undefined) return part;
+  try {
+    fchownSync(part.fd, present.uid, present.gid);
+  } catch {
+    // Only root can give files away.
+  }
+  try {
+    fchmodSync(part.fd, present.mode & PERMISSIONS);
+  } catch {
+    // A file system without permissions.
+  }
+  return part;
 }

@@ -7,10 +7,16 @@ import { FileDevice } from "../../io/index.js";
 import type { Context } from "../context.js";
 import { poolVictimOf, victimOf } from "./victim.js";
 
+const STANDARD_OUTPUT: ReadonlySet<string> = new Set(["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]);
+
+export function isStandardOutput(file: string): boolean {
+  return STANDARD_OUTPUT.has(file);
+}
+
 /**
  * Runs `work` with something to write to. A file takes its name once all of it is written; an interrupt or a failure
  * leaves what was there before.
- * @param file undefined or `-`: standard output
+ * @param file undefined, `-` or another name of it: standard output
  * @param source what it is made of: not written over, and asked to confirm before the file takes its name
  * @param isForced the user is not asked whatever the output holds
  */
@@ -27,7 +33,7 @@ export async function withOutput(
   },
   work: (write: (piece: Uint8Array) => void | Promise<void>) => Promise<void>,
 ): Promise<void> {
-  if (file !== undefined && file !== "-") {
+  if (file !== undefined && !isStandardOutput(file)) {
     const { isSamePlace, OutputFile } = await import("../../host/index.js");
     if (source.isFile(file)) {
       throw new UsageError(`${file}: is what is read, and would be written over`, { hint: "name another file" });

@@ -5,7 +5,7 @@ import { formatBytes } from "../../units/index.js";
 import type { Context } from "../context.js";
 import type { DocumentOf } from "../schema/documents.js";
 import { addSourceOptions, SOURCE, type SourceFlags, withPace, withSource } from "./options.js";
-import { withOutput } from "./output.js";
+import { isStandardOutput, withOutput } from "./output.js";
 
 interface PackFlags extends SourceFlags {
   readonly input: string;
@@ -85,7 +85,7 @@ function tell(
     context.note(`${name}: ${leftOut} blocks hold something else and were left out; --damaged all takes them along`);
   }
   if (sound === 0) context.note(`${name}: no block of it is sound metadata`);
-  if (output === "-") return;
+  if (isStandardOutput(output)) return;
   if (context.globals.json) {
     const document: DocumentOf<"packed"> = {
       packed: { file: output, packedBytes, blocks, sound, damaged, leftOut, unreadable },

@@ -1,8 +1,9 @@
 /** The form of thin_shrink: data moves into free blocks, the new metadata goes to another file. */
-import { createReadStream, existsSync, rmSync, statSync } from "node:fs";
+import { createReadStream, statSync } from "node:fs";
+import { resolve } from "node:path";
 import { StateError, UsageError } from "../../errors/index.js";
 import type { Host, OpenedPlace } from "../../host/index.js";
-import { type BlockDevice, createSparseFile } from "../../io/index.js";
+import type { BlockDevice } from "../../io/index.js";
 import {
   BlockStore,
   planSoundShrink,
@@ -16,7 +17,7 @@ import type { DocumentOf } from "../schema/documents.js";
 import { withPace } from "./options.js";
 import { withOutput } from "./output.js";
 import type { ShrinkFlags } from "./shrink.js";
-import { presentTargetOf } from "./target.js";
+import { targetOf } from "./target.js";
 
 type ElsewhereFlags = ShrinkFlags & { readonly input: string; readonly output: string };
 
@@ -113,7 +114,7 @@ async function shrinkBinary(
   data: BlockDevice | undefined,
 ): Promise<ShrinkFigures> {
   const { input, output, nrBlocks } = flags;
-  const { openPlace } = await import("../../host/index.js");
+  const { NewDeviceFile, openPlace } = await import("../../host/index.js");
   const source = openPlace(await host.locateMetadata(input), { role: "metadata to read" });
   let target: OpenedPlace | undefined;
   try {
@@ -123,22 +124,25 @@ async function shrinkBinary(
     refuseShortData(plan, data);
     if (context.globals.dryRun) return plan.figures;
     const bytes = plan.superblock.metadataMap.nrBlocks * METADATA_BLOCK_BYTES;
-    const isNew = !existsSync(output);
-    if (isNew) createSparseFile(output, bytes);
-    try {
-      target = openPlace(await presentTargetOf(host, output), { write: true, role: "metadata to write" });
-      if (target.device.sizeBytes < bytes) {
-        throw new StateError("ENOSPC", `${output}: ${target.device.sizeBytes} bytes, the metadata has ${bytes}`, {
-          hint: "give it the size of the input, or name a file that does not exist",
-        });
-      }
-      if (!isNew) await context.confirm(`overwrite '${output}' with metadata`);
-      await copyMetadata(source.device, target.device, bytes);
-    } catch (error) {
-      if (isNew) rmSync(output, { force: true });
-      throw error;
+    const shrinkCopy = async (target: BlockDevice): Promise<void> => {
+      await copyMetadata(source.device, target, bytes);
+      await withPace(context, `shrink ${input}`, 1, (pace) => shrinkPool(target, plan, { data, pace }));
+    };
+    const place = await targetOf(context, output);
+    if (place === undefined) {
+      await using file = new NewDeviceFile(resolve(output), bytes);
+      await shrinkCopy(file.device);
+      await file.finish();
+      return plan.figures;
     }
-    await withPace(context, `shrink ${input}`, 1, (pace) => shrinkPool(target!.device, plan, { data, pace }));
+    target = openPlace(place, { write: true, role: "metadata to write" });
+    if (target.device.sizeBytes < bytes) {
+      throw new StateError("ENOSPC", `${output}: ${target.device.sizeBytes} bytes, the metadata has ${bytes}`, {
+        hint: "give it the size of the input, or name a file that does not exist",
+      });
+    }
+    await context.confirm(`overwrite '${output}' with metadata`);
+    await shrinkCopy(target.device);
     return plan.figures;
   } finally {
     await source.close();

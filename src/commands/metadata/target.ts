@@ -1,5 +1,4 @@
 /** Where a tool writes new metadata: something that is there, or a file that is to be made. */
-import { resolve } from "node:path";
 import { codeOf, StateError } from "../../errors/index.js";
 import type { Host, MetadataPlace } from "../../host/index.js";
 import type { Context } from "../context.js";
@@ -10,8 +9,10 @@ export async function targetOf(context: Context, output: string): Promise<Metada
   try {
     return await presentTargetOf(host, output);
   } catch (error) {
-    // A name that is mistyped must not become a file among the devices.
-    if (codeOf(error) !== "ENOENT" || resolve(output).startsWith("/dev/")) throw error;
+    if (codeOf(error) !== "ENOENT") throw error;
+    const { isAmongDevices, placeOf } = await import("../../host/index.js");
+    const place = placeOf(output);
+    if (place === undefined || isAmongDevices(place)) throw error;
     return undefined;
   }
 }
