@@ -32,7 +32,9 @@ export const FAMILY_PAGES: Readonly<Record<string, string>> = {
   schema: "udm-json.5",
 };
 
-export type Section = "synopsis" | "options" | "common-options" | "commands" | "documents";
+export type Section = "synopsis" | "options" | "common-options" | "commands" | "documents" | "findings";
+
+const SECTIONS: readonly Section[] = ["synopsis", "options", "common-options", "commands", "documents", "findings"];
 
 const BEGIN = (section: Section) => `.\\" Generated ${section}: do not edit, npm run man writes it.`;
 const END = (section: Section) => `.\\" End of generated ${section}.`;
@@ -40,7 +42,7 @@ const END = (section: Section) => `.\\" End of generated ${section}.`;
 /** Fills the marked sections of a page. @throws Error when a mark has no end */
 export async function fillPage(page: string, family: string | undefined, context: Context): Promise<string> {
   let filled = page;
-  for (const section of ["synopsis", "options", "common-options", "commands", "documents"] as const) {
+  for (const section of SECTIONS) {
     const start = filled.indexOf(`${BEGIN(section)}\n`);
     if (start < 0) continue;
     const bodyStart = start + BEGIN(section).length + 1;
@@ -69,6 +71,8 @@ async function sectionLines(section: Section, family: string | undefined, contex
       });
     case "documents":
       return documentLines();
+    case "findings":
+      return findingLines();
     case "synopsis":
       return (await commandsOf(family, context)).flatMap(synopsisLines);
     case "options":
@@ -83,6 +87,17 @@ async function documentLines(): Promise<string[]> {
     const { tells, commands, shape } = DOCUMENTS[noun];
     return [".TP", `\\fB${noun}\\fR`, escaped(tells), `Of ${escaped(commands.join(", "))}.`, ...keyLines(shape)];
   });
+}
+
+/** Everything that a check can find: id, severity, meaning, what to do. */
+async function findingLines(): Promise<string[]> {
+  const { FINDINGS } = await import("../thin/index.js");
+  return Object.entries(FINDINGS).flatMap(([id, { severity, meaning, advice }]) => [
+    ".TP",
+    `\\fB${escaped(id)}\\fR (${severity})`,
+    ...sentences(meaning),
+    `What to do: ${escaped(advice)}.`,
+  ]);
 }
 
 function keyLines(shape: Shape): readonly string[] {
