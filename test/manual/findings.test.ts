@@ -24,7 +24,7 @@ test("the page has every kind of finding once, with its severity, its meaning an
 test("what is found in golden cases is on the page, and everything on the page was found somewhere", () => {
   const found = new Set<string>();
   for (const each of readdirSync(GOLDEN, { withFileTypes: true })) {
-    if (!each.isDirectory()) continue;
+    if (!each.isDirectory() || each.name === "bases") continue;
     const text = readFileSync(`${GOLDEN}${each.name}/expected.txt`, "utf8");
     for (const [line] of text.matchAll(/^(?:damage|harmless|note) [a-z-]+(?=:)/gm)) found.add(line);
   }
