@@ -21,6 +21,7 @@ export {
   type MadeFile,
   type PoolRecord,
   parseState,
+  type ReadSnapshot,
   type State,
   type ThinRecord,
 } from "./state.js";

@@ -61,6 +61,15 @@ export interface PoolRecord {
   readonly maxSizeBytes?: number;
   /** New thin devices are refused when less than this share of data or metadata is free. */
   readonly minFreeSpacePercent?: number;
+  /** The metadata snapshot that a daemon holds for readers, and gives back. */
+  readonly readSnapshot?: ReadSnapshot;
+}
+
+export interface ReadSnapshot {
+  /** Metadata block of the copy of the superblock. */
+  readonly block: number;
+  /** Digest of what stands in it: tells it from one that somebody takes later. */
+  readonly digest: string;
 }
 
 /** A thin device that udm knows by name, active or not. */
@@ -213,6 +222,9 @@ function parsePool(from: Reader): PoolRecord {
     ...from.optional("autoextendPercent", (key) => from.count(key)),
     ...from.optional("maxSizeBytes", (key) => from.count(key)),
     ...from.optional("minFreeSpacePercent", (key) => from.count(key)),
+    ...from.optional("readSnapshot", (key) =>
+      from.object(key, (each) => ({ block: each.count("block"), digest: each.text("digest") })),
+    ),
   };
 }
 

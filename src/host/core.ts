@@ -5,7 +5,7 @@
  */
 import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type MappedDevice, StateFile } from "../device-registry/index.js";
+import { type MappedDevice, type State, StateFile } from "../device-registry/index.js";
 import { InvariantError, SpaceError } from "../errors/index.js";
 import type { BlockDevice, FileLock } from "../io/index.js";
 import { Extender } from "./autoextend.js";
@@ -13,6 +13,7 @@ import { EventLog, eventOf } from "./event-log.js";
 import { followUp, followUpHeld } from "./follow-up.js";
 import type { PoolEvent } from "./host.js";
 import { mend } from "./mend.js";
+import { mayHaveLeft, releaseAllLeft } from "./metadata-snapshot.js";
 import { Session } from "./session.js";
 
 export interface CoreOptions {
@@ -115,7 +116,7 @@ export class CommandCore implements Core {
   async view<T>(run: (session: Session) => Promise<T> | T): Promise<T> {
     if (this.#isInGroup) return this.change("view", run);
     const state = this.file.read();
-    if (state.intents.length > 0) return this.change("mend", run);
+    if (isLeftUndone(state)) return this.change("mend", run);
     return run(this.#session(state));
   }
 
@@ -203,7 +204,7 @@ export class CommandCore implements Core {
     const lock = await this.#lock(purpose);
     try {
       const state = this.file.read();
-      if (state.intents.length > 0) await mend(this.#session(state));
+      if (isLeftUndone(state)) await mendAll(this.#session(state));
       return { lock, session: this.#session(this.file.read(), true), sinceMs: performance.now() };
     } catch (error) {
       lock.release();
@@ -264,9 +265,10 @@ export class CommandCore implements Core {
   async #alone<T>(purpose: string, run: (session: Session) => Promise<T> | T): Promise<T> {
     await this.#endRest();
     using _lock = await this.#lock(purpose);
-    const session = this.#session(this.file.read());
+    const state = this.file.read();
+    const session = this.#session(state);
     try {
-      if (session.intents.length > 0) await mend(session);
+      if (isLeftUndone(state)) await mendAll(session);
       const result = await run(session);
       await settle(session, this.extender);
       return result;
@@ -286,6 +288,16 @@ export class CommandCore implements Core {
       isHeld,
     });
   }
+}
+
+/** An earlier process left something to be done. Only where no daemon runs: what that holds for readers is in the state. */
+function isLeftUndone({ intents, devices }: State): boolean {
+  return intents.length > 0 || mayHaveLeft(devices);
+}
+
+async function mendAll(session: Session): Promise<void> {
+  await releaseAllLeft(session);
+  await mend(session);
 }
 
 /** What follows from an operation, and the end of it: all that is open and not held is closed, the state written. */

@@ -51,6 +51,7 @@ export async function examine(core: Core, request: ExaminationRequest): Promise<
   examineFolder(core, findings);
   if (state !== undefined) {
     examineIntents(state, findings);
+    if (core.isAlone) examineReads(state, findings);
     examineLoops(state, findings);
     for (const record of state.devices) {
       examineDevice(record, state, findings);
@@ -208,6 +209,19 @@ function examineIntents(state: State, findings: Finding[]): void {
       severity: "wrong",
       subject: intent.pool,
       message: `${intent.kind} was cut off; the next command mends it`,
+      fix: "udm device list",
+    });
+  }
+}
+
+/** Where no daemon runs nobody reads through what is noted there. */
+function examineReads(state: State, findings: Finding[]): void {
+  for (const { name } of state.devices.filter(({ pool }) => pool?.readSnapshot !== undefined)) {
+    findings.push({
+      id: "metadata-snapshot-left",
+      severity: "wrong",
+      subject: name,
+      message: "a daemon that was killed left the metadata snapshot it held for a reader; the next command releases it",
       fix: "udm device list",
     });
   }

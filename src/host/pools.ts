@@ -37,6 +37,7 @@ import type {
 } from "./host.js";
 import { addLoop, checkNewFile, findSame, isMissing } from "./loops.js";
 import { removeMadeFile } from "./mend.js";
+import { forgetReadSnapshot } from "./metadata-snapshot.js";
 import { dmsetupCreate, quoted } from "./plan-text.js";
 import { replaceTable } from "./pool-resize.js";
 import type { Session } from "./session.js";
@@ -506,6 +507,7 @@ export function poolMessage(core: Core, name: string, words: readonly string[]):
     if (words[0]?.toLowerCase() === "delete") refuseDeletingActive(session, record, id);
     const { pool } = await session.registry.openPool(record.name);
     await pool.message(words);
+    if (words[0]?.toLowerCase() === "release_metadata_snap") forgetReadSnapshot(session, record.name);
   });
 }
 

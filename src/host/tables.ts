@@ -13,6 +13,7 @@ import { messageOf, StateError, UdmError } from "../errors/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import type { Core } from "./core.js";
 import type { DeviceInfo, TableLine, TargetText } from "./host.js";
+import { forgetReadSnapshot } from "./metadata-snapshot.js";
 import { refuseDeletingActive, stateOf } from "./pools.js";
 import type { Session } from "./session.js";
 import { addThin, findThin, isPoolRecord, soleThinLine } from "./thin-records.js";
@@ -272,7 +273,9 @@ export function deviceMessage(
     if (split[0]?.toLowerCase() === "delete" && isPoolRecord(record)) {
       refuseDeletingActive(session, record, Number(split[1]));
     }
-    return session.registry.message(record.name, sector, split);
+    const answer = await session.registry.message(record.name, sector, split);
+    if (split[0]?.toLowerCase() === "release_metadata_snap") forgetReadSnapshot(session, record.name);
+    return answer;
   });
 }
 

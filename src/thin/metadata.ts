@@ -564,6 +564,12 @@ export class ThinMetadata {
     return { mappingRoot: SUPERBLOCK.get.dataMappingRoot(view), detailsRoot: SUPERBLOCK.get.deviceDetailsRoot(view) };
   }
 
+  /** The copy of the superblock that is the metadata snapshot. */
+  heldSuperblock(): Uint8Array | undefined {
+    if (this.#heldRoot === 0) return undefined;
+    return this.#store.transaction.read(this.#heldRoot, SUPERBLOCK_VALIDATOR).bytes.slice();
+  }
+
   /** Only ever grows. */
   resizeData(nrBlocks: number): void {
     this.#enterService();

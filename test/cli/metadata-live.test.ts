@@ -207,6 +207,80 @@ describe("in a pool that the daemon has in use", () => {
   });
 });
 
+describe.skipIf(THROUGH_DAEMON)("a daemon that is killed while somebody reads", () => {
+  const heldRoot = async (session: Session) => {
+    // What the command mends is told on standard error.
+    const ran = await session.udm("pool status --json");
+    expect(ran.status).toBe(0);
+    return JSON.parse(ran.stdout).pools[0].heldRoot as number | null;
+  };
+
+  /** `meanwhile` runs while the snapshot is there; then the daemon, and all that used it, is gone. */
+  async function withKilledDaemon(
+    { before = [], meanwhile = [] }: { readonly before?: readonly string[]; readonly meanwhile?: readonly string[] },
+    body: (session: Session) => Promise<void>,
+  ): Promise<void> {
+    await withSession(async (session) => {
+      await makePool(session);
+      spawnSync("mkfifo", [session.path("pipe")]);
+      await session.ok("daemon start");
+      const daemon = JSON.parse(await session.ok("daemon status --json")).daemon.pid as number;
+      const children = [session.start("udm", ["thin", "write", "a", "--offset", String(WRITTEN * BLOCK)])];
+      try {
+        await feed(children[0]!, 1);
+        children[0]!.stdin!.on("error", () => undefined);
+        for (const line of before) await session.ok(line);
+        // It waits for somebody who opens the pipe.
+        children.push(session.start("udm", ["metadata", "dump", "pool", "-o", "pipe"]));
+        await expect.poll(() => heldRoot(session), { timeout: 20_000 }).not.toBeNull();
+        await expect.poll(() => session.ok("daemon status"), { timeout: 20_000 }).toContain("metadata-snapshot");
+        for (const line of meanwhile) await session.ok(line);
+      } finally {
+        process.kill(daemon, "SIGKILL");
+        const ended = children.map((child) => finished(child));
+        for (const child of children) child.kill("SIGKILL");
+        await Promise.all(ended);
+      }
+      await body(session);
+      const checked = await session.udm("metadata check pool");
+      expect(checked.stdout).toMatch(/clean\n$/);
+      if (HAS_THIN_TOOLS) expect(thinCheck(metadataOf(session))).toBeUndefined();
+    });
+  }
+
+  test("leaves a metadata snapshot that doctor tells of and the next command releases", async () => {
+    await withKilledDaemon({}, async (session) => {
+      const doctor = await session.udm("doctor");
+      expect(doctor.status).toBe(3);
+      expect(doctor.stdout).toContain("left the metadata snapshot it held for a reader");
+      expect(await heldRoot(session)).toBeNull();
+      expect((await session.udm("doctor")).stdout).not.toContain("metadata snapshot");
+    });
+  });
+
+  test("or the next daemon", async () => {
+    await withKilledDaemon({}, async (session) => {
+      await session.ok("daemon start");
+      expect(await heldRoot(session)).toBeNull();
+      await session.ok("daemon stop");
+    });
+  });
+
+  test("has released nothing that somebody took by a message", async () => {
+    const [reserve, release] = ["reserve_metadata_snap", "release_metadata_snap"].map(
+      (word) => `pool message pool ${word}`,
+    ) as [string, string];
+    for (const lines of [{ before: [reserve] }, { meanwhile: [release, reserve] }]) {
+      await withKilledDaemon(lines, async (session) => {
+        expect((await session.udm("doctor")).stdout).not.toContain("metadata snapshot");
+        expect(await heldRoot(session)).not.toBeNull();
+        await session.ok(release);
+        expect(await heldRoot(session)).toBeNull();
+      });
+    }
+  });
+});
+
 describe.skipIf(THROUGH_DAEMON)("in a pool that another process has in use", () => {
   async function withForeignPool(body: (session: Session, writer: ChildProcess) => Promise<void>): Promise<void> {
     await withSession(async (session) => {

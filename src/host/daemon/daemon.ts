@@ -11,6 +11,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import { codeOf, messageOf, StateError } from "../../errors/index.js";
 import { nativeCalls, systemError } from "../../io/index.js";
 import type { DaemonInfo } from "../host.js";
+import { releaseAllLeft } from "../metadata-snapshot.js";
 import { Connection } from "./connection.js";
 import { MAX_CONNECTIONS } from "./protocol.js";
 import { ResidentCore } from "./resident-core.js";
@@ -87,6 +88,8 @@ export class Daemon implements AsyncDisposable {
     });
     try {
       const kinds = options.kinds ?? (await import("./service-kinds.js")).serviceKinds();
+      // Before anybody can ask to read: from then on what is noted belongs to readers.
+      await core.own.change("start", releaseAllLeft);
       daemon = new Daemon({ ...options, kinds }, core, socket);
       await daemon.#listen();
       // What an earlier process left half done is mended before anybody asks.
