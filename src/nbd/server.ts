@@ -3,8 +3,9 @@
  *
  * A unix socket is made with mode 0600. A socket file that somebody left is taken away only when nobody answers on it.
  */
-import { chmodSync, lstatSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, rmSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
+import { dirname } from "node:path";
 import { codeOf, IoError, messageOf, StateError } from "../errors/index.js";
 import { systemError } from "../io/index.js";
 import { BusyPoll } from "./busy-poll.js";
@@ -41,6 +42,8 @@ const HANDSHAKE_MS = 30_000;
 /** Requests under way have so long to end when the server closes. */
 const CLOSE_MS = 20_000;
 const BACKLOG = 128;
+/** Of a unix socket on Linux. */
+const MAX_PATH_BYTES = 107;
 
 export class NbdServer implements AsyncDisposable {
   readonly #options: ServerOptions;
@@ -97,7 +100,10 @@ export class NbdServer implements AsyncDisposable {
 
   async #listen(): Promise<void> {
     const { address } = this.#options;
-    if (address.kind === "unix") await removeStaleSocket(address.path);
+    if (address.kind === "unix") {
+      checkSocketPath(address.path);
+      await removeStaleSocket(address.path);
+    }
     const before = process.umask(0o177);
     try {
       await new Promise<void>((resolve, reject) => {
@@ -112,6 +118,8 @@ export class NbdServer implements AsyncDisposable {
       });
       if (address.kind === "unix") chmodSync(address.path, 0o600);
     } catch (error) {
+      // What listens nevertheless would keep its process alive.
+      this.#server.close();
       throw listenFailure(address, error);
     } finally {
       process.umask(before);
@@ -216,8 +224,20 @@ function listenFailure(address: NbdAddress, error: unknown): Error {
   if (codeOf(error) === "EADDRNOTAVAIL" || codeOf(error) === "ENOTFOUND") {
     return new StateError("EINVAL", `${where}: is no address of this machine`, { cause: error });
   }
-  if (address.kind === "unix" && Buffer.byteLength(address.path) > 107) {
-    return new IoError("EINVAL", `${where}: a socket's path has at most 107 bytes`, { hint: "choose a shorter one" });
+  // The kernel's ENOENT comes as EACCES.
+  if (address.kind === "unix" && !existsSync(dirname(address.path))) {
+    return new IoError("ENOENT", `${where}: the folder does not exist`, {
+      hint: "make it first: mkdir -p",
+      cause: error,
+    });
   }
   return systemError(error, `${where}: cannot listen`);
+}
+
+/** A longer path would be cut off, and lead elsewhere. */
+function checkSocketPath(path: string): void {
+  if (Buffer.byteLength(path) <= MAX_PATH_BYTES) return;
+  throw new StateError("EINVAL", `${path}: a socket's path has at most ${MAX_PATH_BYTES} bytes`, {
+    hint: "choose a shorter one",
+  });
 }

@@ -1,7 +1,7 @@
 /** The server with clients that others wrote: qemu-img, qemu-io, nbdinfo, nbdcopy, fio, nbdsh's library under them. */
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
@@ -309,6 +309,16 @@ describe("the socket", () => {
       writeFileSync(join(folder, "file"), "");
       const wrong = { kind: "unix", path: join(folder, "file") } as const;
       await expect(NbdServer.listen({ address: wrong, exports })).rejects.toThrow(/is no socket/);
+    });
+  });
+
+  test("is not made where its path would be cut off, or its folder is missing", async () => {
+    await withTemporaryFolder("udm-nbd-", async (folder) => {
+      const long = { kind: "unix", path: join(folder, "x".repeat(150)) } as const;
+      await expect(NbdServer.listen({ address: long, exports })).rejects.toThrow(/at most 107 bytes/);
+      const nowhere = { kind: "unix", path: join(folder, "no", "socket") } as const;
+      await expect(NbdServer.listen({ address: nowhere, exports })).rejects.toThrow(/folder does not exist/);
+      expect(readdirSync(folder)).toEqual([]);
     });
   });
 });

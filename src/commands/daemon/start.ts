@@ -7,6 +7,9 @@ import { change } from "../change.js";
 import type { Context } from "../context.js";
 import { countOf } from "../parse.js";
 
+/** Once it has ended. */
+const LINGER_MS = 1000;
+
 interface StartOptions {
   readonly foreground?: boolean;
   readonly runDir?: string;
@@ -80,6 +83,8 @@ async function serve(context: Context, options: StartOptions): Promise<void> {
   interrupt.removeEventListener("abort", stop);
   process.off("uncaughtException", onMistake);
   process.off("unhandledRejection", onMistake);
+  // The state's lock is given back: what a service could not end, and left behind, must not keep the process.
+  setTimeout(() => process.exit(), LINGER_MS).unref();
   // A failure to flush or commit is told.
   await daemon.stop();
 }
