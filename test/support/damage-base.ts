@@ -8,7 +8,7 @@ import { METADATA_BLOCK_BYTES } from "./metadata-image.js";
 
 const DATA_BLOCK_SECTORS = 128;
 
-class PoolMaker {
+export class PoolMaker {
   readonly #device: MemoryDevice;
   readonly metadata: ThinMetadata;
 

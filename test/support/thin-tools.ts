@@ -36,6 +36,13 @@ function ended(child: ChildProcess): Promise<void> {
   return new Promise((resolve, reject) => child.on("error", reject).on("close", () => resolve()));
 }
 
+/** What thin_delta tells of two devices. */
+export function thinDelta(image: Uint8Array, left: number, right: number, options: readonly string[] = []): string {
+  const { status, output } = runTool("thin_delta", [...options, "--snap1", `${left}`, "--snap2", `${right}`], image);
+  if (status !== 0) throw new Error(`thin_delta exits ${status}: ${output}`);
+  return output;
+}
+
 /** @param options of thin_dump, `--metadata-snap` for instance */
 export function thinDump(image: Uint8Array, options: readonly string[] = []): DumpModel {
   const { status, output } = runTool("thin_dump", options, image);

@@ -17,6 +17,10 @@ export interface TreeDamage {
   readonly high: number;
 }
 
+/** In place of a slot: outside the device; to be read when it is wanted. */
+const OUTSIDE = -1;
+const LATER = -2;
+
 /** Children read ahead at once. */
 const BATCH = 64;
 
@@ -33,9 +37,10 @@ class Frame {
   index = 0;
   nr = 0;
   high = 0;
-  /** Children [from, to) are loaded. */
+  /** Children [from, to) are loaded, or are left for when they are wanted. */
   from = 0;
   to = 0;
+  isMarked = false;
 
   enter(blocknr: number, words: Uint32Array, at: number, high: number): void {
     this.node.words.set(words.subarray(at, at + BLOCK_WORDS));
@@ -47,15 +52,19 @@ class Frame {
     this.to = 0;
   }
 
-  /** Loads the next batch, by block number; slots tell where each child lies, -1 for those outside the device. */
-  readAhead(store: BlockStore): void {
+  /** Loads the next batch, by block number; slots tell where each child lies. */
+  readAhead(store: BlockStore, taken: Uint8Array | undefined): void {
     this.from = this.index;
     this.to = Math.min(this.nr, this.from + BATCH);
     let count = 0;
     for (let index = this.from; index < this.to; index++) {
       const child = childOf(this.node.words, 0, index);
-      this.slotOf[index - this.from] = -1;
-      if (child > 0 && store.isInside(child)) this.#order[count++] = child * BATCH + (index - this.from);
+      const isInside = child > 0 && store.isInside(child);
+      const isTaken = isInside && taken !== undefined && taken[child] === 1;
+      this.slotOf[index - this.from] = isInside ? LATER : OUTSIDE;
+      if (!isInside || isTaken) continue;
+      if (taken !== undefined) taken[child] = 1;
+      this.#order[count++] = child * BATCH + (index - this.from);
     }
     if (count > this.children.capacity) this.children = new BlockBuffer(Math.min(BATCH, 2 * count));
     const sorted = this.#order.subarray(0, count).sort();
@@ -79,20 +88,65 @@ export class TreeCursor {
   readonly #valueSize: number;
   readonly #onDamage: (damage: TreeDamage) => void;
   readonly #checkContent: (words: Uint32Array, at: number) => Problem;
+  /** Blocks that some cursor has read ahead: the others leave them until they are wanted. */
+  readonly #taken: Uint8Array | undefined;
   readonly #root: number;
   readonly #frames: Frame[] = [];
-  readonly #rootBuffer = new BlockBuffer(1);
+  /** For a node that is read by itself. */
+  readonly #alone = new BlockBuffer(1);
   #depth = -1;
   #isStarted = false;
+  #marksNext = false;
+  #isMarked = false;
 
-  /** @param valueSize bytes of a value in the leaves */
-  constructor(store: BlockStore, root: number, valueSize: number, onDamage: (damage: TreeDamage) => void) {
+  /**
+   * @param valueSize bytes of a value in the leaves
+   * @param taken by block, 1: read ahead; shared by cursors that pass over what another one visits
+   */
+  constructor(
+    store: BlockStore,
+    root: number,
+    valueSize: number,
+    onDamage: (damage: TreeDamage) => void,
+    taken?: Uint8Array,
+  ) {
     this.#store = store;
     this.#root = root;
     this.#valueSize = valueSize;
     this.#checkContent = (words, at) => checkNode(words, at, valueSize);
     this.#onDamage = onDamage;
-    this.words = this.#rootBuffer.words;
+    this.#taken = taken;
+    this.words = this.#alone.words;
+  }
+
+  /** Whether the present leaf lies in a subtree that was marked. */
+  get isMarked(): boolean {
+    return this.#isMarked;
+  }
+
+  /** Whether the subtree that comes next lies in one that was marked. */
+  get isNextMarked(): boolean {
+    const frame = this.#frameOfNext();
+    return frame?.isMarked === true;
+  }
+
+  /** Block of the subtree that comes next: a child of the last node that has more, the root before the begin. 0: none. */
+  peek(): number {
+    if (!this.#isStarted) return this.#root;
+    const frame = this.#frameOfNext();
+    return frame === undefined ? 0 : childOf(frame.node.words, 0, frame.index);
+  }
+
+  /** Passes over the subtree that comes next. */
+  skip(): void {
+    const frame = this.#frameOfNext();
+    if (frame !== undefined) frame.index++;
+    this.#isStarted = true;
+  }
+
+  /** Marks the subtree that comes next. */
+  markNext(): void {
+    this.#marksNext = true;
   }
 
   /** Blocks from the root to the present leaf. */
@@ -108,27 +162,40 @@ export class TreeCursor {
       this.#isStarted = true;
       if (this.#start()) return true;
     }
-    while (this.#depth >= 0) {
-      const frame = this.#frames[this.#depth]!;
-      if (frame.index >= frame.nr) {
-        this.#depth--;
-        continue;
-      }
-      if (frame.index >= frame.to) frame.readAhead(this.#store);
+    for (let frame = this.#frameOfNext(); frame !== undefined; frame = this.#frameOfNext()) {
+      // What was passed over may have been more than a batch.
+      if (frame.index >= frame.to) frame.readAhead(this.#store, this.#taken);
       const index = frame.index++;
       const low = keyOf(frame.node.words, 0, index);
       const high = index + 1 < frame.nr ? keyOf(frame.node.words, 0, index + 1) : frame.high;
       const blocknr = childOf(frame.node.words, 0, index);
       const slot = frame.slotOf[index - frame.from]!;
-      if (slot < 0) this.#damaged(Problem.Outside, blocknr, low, high);
-      else if (this.#take(blocknr, frame.children, slot * BLOCK_WORDS, low, high)) return true;
+      this.#isMarked = frame.isMarked || this.#marksNext;
+      this.#marksNext = false;
+      if (slot === OUTSIDE) this.#damaged(Problem.Outside, blocknr, low, high);
+      else if (slot === LATER) {
+        this.#store.loadOne(blocknr, this.#alone);
+        if (this.#take(blocknr, this.#alone, 0, low, high)) return true;
+      } else if (this.#take(blocknr, frame.children, slot * BLOCK_WORDS, low, high)) return true;
     }
     return false;
   }
 
+  /** The lowest node that has more children; those that have none are left. */
+  #frameOfNext(): Frame | undefined {
+    while (this.#depth >= 0) {
+      const frame = this.#frames[this.#depth]!;
+      if (frame.index < frame.nr) return frame;
+      this.#depth--;
+    }
+    return undefined;
+  }
+
   #start(): boolean {
     const root = this.#root;
-    const buffer = this.#rootBuffer;
+    const buffer = this.#alone;
+    this.#isMarked = this.#marksNext;
+    this.#marksNext = false;
     if (root === 0 || !this.#store.isInside(root)) {
       this.#damaged(Problem.Outside, root, 0, Number.POSITIVE_INFINITY);
       return false;
@@ -150,6 +217,7 @@ export class TreeCursor {
       const frame = this.#frames[this.#depth] ?? new Frame();
       this.#frames[this.#depth] = frame;
       frame.enter(blocknr, words, at, high);
+      frame.isMarked = this.#isMarked;
       return false;
     }
     this.words = words;
