@@ -83,6 +83,13 @@ export interface ServerOptions {
   readonly onEnd?: (error: unknown) => void;
 }
 
+/** The answer to a write. */
+interface Answer {
+  readonly unique0: number;
+  readonly unique1: number;
+  readonly size: number;
+}
+
 /** A request that is answered later. */
 interface Pending {
   readonly unique0: number;
@@ -108,6 +115,8 @@ export class FuseServer implements RequestHandler {
   readonly #reply = new Uint8Array(REPLY_HEADER.size + MAX_TRANSFER_BYTES);
   readonly #replyView = new DataView(this.#reply.buffer);
   readonly #replyParts = new Map<number, Uint8Array>();
+  /** Of files whose size the kernel is to ask for. */
+  readonly #heldAnswers = new Map<ImageFile, Answer[]>();
   /** Of the request being looked at. */
   #unique0 = 0;
   #unique1 = 0;
@@ -149,9 +158,26 @@ export class FuseServer implements RequestHandler {
     while (file.underWay > 0) await new Promise<void>((resolve) => this.#idlers.push(resolve));
   }
 
-  /** The device may have grown: the kernel asks for the size again. @returns whether it has */
-  refreshSize(file: ImageFile): boolean {
-    if (!file.takeUpSize() || this.#isEnded) return false;
+  /**
+   * The kernel asks for the size again, if anybody looks at the file. It drops an answer when a write ends meanwhile, so
+   * writes are carried out and not answered until then. @returns lets their answers go
+   */
+  announceSize(file: ImageFile): () => void {
+    const answers: Answer[] = this.#heldAnswers.get(file) ?? [];
+    this.#heldAnswers.set(file, answers);
+    this.#sendInvalid(file);
+    return () => {
+      if (this.#heldAnswers.get(file) === answers) this.#heldAnswers.delete(file);
+      for (const { unique0, unique1, size } of answers.splice(0)) {
+        this.#unique0 = unique0;
+        this.#unique1 = unique1;
+        this.#sendWritten(file, size);
+      }
+    };
+  }
+
+  /** What the kernel knows of a file's size is not true any more. */
+  #sendInvalid(file: ImageFile): void {
     INVAL_INODE_OUT.write(
       this.#replyView,
       { nodeid: file.node, offset: new Uint8Array(8).fill(0xff), length: 0 },
@@ -160,7 +186,6 @@ export class FuseServer implements RequestHandler {
     this.#unique0 = 0;
     this.#unique1 = 0;
     this.#send(INVAL_INODE_OUT.size, NOTIFY_INVAL_INODE);
-    return true;
   }
 
   /** Nothing is answered any more. Only after the mount was taken away. */
@@ -234,7 +259,7 @@ export class FuseServer implements RequestHandler {
     const data = buffer.subarray(WRITE_DATA_AT, WRITE_DATA_AT + size);
     const done = file.tryWrite(offset, data);
     if (done === size) {
-      this.#sendWritten(size);
+      this.#sendWritten(file, size);
       return false;
     }
     const isKept = isOurs && size - done >= KEEP_FROM_BYTES;
@@ -246,7 +271,7 @@ export class FuseServer implements RequestHandler {
     });
     this.#whenDone(this.#begin(file), written, (pending) => {
       this.#takeUp(pending);
-      this.#sendWritten(size);
+      this.#sendWritten(file, size);
     });
     return isKept;
   }
@@ -496,7 +521,12 @@ export class FuseServer implements RequestHandler {
     this.#send(0, 0);
   }
 
-  #sendWritten(size: number): void {
+  #sendWritten(file: ImageFile, size: number): void {
+    const held = this.#heldAnswers.size === 0 ? undefined : this.#heldAnswers.get(file);
+    if (held !== undefined) {
+      held.push({ unique0: this.#unique0, unique1: this.#unique1, size });
+      return;
+    }
     this.#replyView.setUint32(REPLY_HEADER.size, size, true);
     this.#replyView.setUint32(REPLY_HEADER.size + 4, 0, true);
     this.#send(WRITE_OUT.size, 0);

@@ -19,7 +19,7 @@ const DISK = `
   });
   const file = mount.server.add({ name: "disk", device });
   return (word) => {
-    if (word === "grow") { sizeBytes *= 2; return mount.server.refreshSize(file); }
+    if (word === "grow") { sizeBytes *= 2; const grew = file.takeUpSize(); mount.server.announceSize(file)(); return grew; }
     if (word === "allocated") return memory.allocatedBytes;
     return "?";
   };

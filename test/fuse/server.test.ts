@@ -150,14 +150,32 @@ describe("files", () => {
       get: (target, key) => (key === "sizeBytes" ? sizeBytes : Reflect.get(target, key, target)),
     });
     const { source, server, file } = served(device);
-    expect(server.refreshSize(file)).toBe(false);
+    expect(file.takeUpSize()).toBe(false);
     sizeBytes = 128 * KIB;
-    expect(server.refreshSize(file)).toBe(true);
+    expect(file.takeUpSize()).toBe(true);
+    server.announceSize(file)();
     expect(source.replies.at(-1)).toMatchObject({ unique: 0, error: 2 });
     expect(await sizeOf(source, file.node)).toBe(128 * KIB);
     sizeBytes = 32 * KIB;
-    expect(server.refreshSize(file)).toBe(false);
+    expect(file.takeUpSize()).toBe(false);
     expect(await sizeOf(source, file.node)).toBe(128 * KIB);
+  });
+
+  test("do not answer writes while the kernel asks for their size, and all of them then", async () => {
+    const { source, server, file } = served();
+    const letGo = server.announceSize(file);
+    const before = source.replies.length;
+    const writes = [1, 2].map((at) =>
+      source.ask(OPCODE.WRITE, file.node, transferBody(at * 512, Buffer.alloc(512, at))),
+    );
+    expect(Buffer.from((await source.ask(OPCODE.READ, file.node, transferBody(512, 1024))).body)).toEqual(
+      Buffer.concat([Buffer.alloc(512, 1), Buffer.alloc(512, 2)]),
+    );
+    expect(await sizeOf(source, file.node)).toBe(64 * KIB);
+    expect(source.replies.length).toBe(before + 2);
+    letGo();
+    expect((await Promise.all(writes)).map(({ error }) => error)).toEqual([0, 0]);
+    expect((await source.ask(OPCODE.WRITE, file.node, transferBody(0, Buffer.alloc(512)))).error).toBe(0);
   });
 
   test("that are read-only refuse to be opened for writing, written and punched", async () => {

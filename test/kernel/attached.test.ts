@@ -27,8 +27,11 @@ cp /tmp/bytes /mnt/a/bytes; sync -f /mnt/a
 before=$(sizeof /mnt/a)
 fio --name=x --directory=/mnt/a --size=8m --rw=randwrite --bs=4k --iodepth=8 --ioengine=libaio --direct=1 --fsync=16 --verify=crc32c \\
   --verify_fatal=1 --do_verify=1 --loops=3 > fio.out 2>&1 & load=$!
-udm thin resize a 256m
-[ "$(blockdev --getsize64 /dev/mapper/a)" = $((256 << 20)) ]
+# Every one of them, whatever is written meanwhile.
+for size in 80 96 128 160 256; do
+  udm thin resize a "$size"m
+  [ "$(blockdev --getsize64 /dev/mapper/a)" = $((size << 20)) ]
+done
 resize2fs /dev/mapper/a > resize.out 2>&1
 [ "$(sizeof /mnt/a)" -gt $((before * 3)) ]
 udm thin snap a s

@@ -17,6 +17,10 @@ import type { FuseHome } from "./fuse-home.js";
 /** How long a loop device may take to go after it was detached, and requests after that. */
 const GONE_MS = 5000;
 const PAUSE_MS = 10;
+/** A write that had just ended spoils the first. */
+const GROW_TRIES = 20;
+/** Writes are not answered meanwhile. */
+const STAT_MS = 5000;
 
 export class FuseCarrier implements Carrier {
   readonly node: string;
@@ -71,9 +75,26 @@ export class FuseCarrier implements Carrier {
 
   async tableChanged(): Promise<void> {
     this.#image.discardReadsZeros = readsZeros(this.#device);
-    if (!this.#mount.server.refreshSize(this.#image)) return;
-    // Older kernels take the size that was last asked for.
-    await run("stat", ["--format=%s", "--", this.file]);
+    if (!this.#image.takeUpSize()) return;
+    for (let tries = 0; tries < GROW_TRIES; tries++) {
+      if (tries > 0) await sleep(PAUSE_MS);
+      await this.#grow();
+      const found = listKernelLoops().find(({ path }) => path === this.node)?.sizeBytes;
+      if (found === undefined || found >= this.sizeBytes) return;
+    }
+    throw new StateError("EIO", `${this.node} does not take up the size of ${this.sizeBytes} bytes`, {
+      hint: `losetup --set-capacity ${this.node}`,
+    });
+  }
+
+  /** A loop device of older kernels (before Linux 6.15) takes the size that somebody last asked the file for. */
+  async #grow(): Promise<void> {
+    const letGo = this.#mount.server.announceSize(this.#image);
+    try {
+      await run("stat", ["--format=%s", "--", this.file], { timeoutMs: STAT_MS });
+    } finally {
+      letGo();
+    }
     await resizeKernelLoop(this.node);
   }
 
