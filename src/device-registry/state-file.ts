@@ -2,10 +2,10 @@
  * The state on disk: `state.json`, replaced in one step under the lock, with the copy before it kept. Reading needs no
  * lock, since a reader meets the old file or the new one.
  */
-import { mkdirSync, readFileSync, statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { codeOf, DamageError, messageOf, StateError } from "../errors/index.js";
-import { type FileLock, lockFile, replaceFileInPool, systemError } from "../io/index.js";
+import { type FileLock, lockFile, makeFolder, replaceFileInPool, systemError } from "../io/index.js";
 import { Damage, EMPTY_STATE, formatState, parseState, type State } from "./state.js";
 
 export class StateFile {
@@ -28,7 +28,7 @@ export class StateFile {
     readonly onPause?: () => void;
   }): Promise<FileLock> {
     try {
-      mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+      makeFolder(this.#folder, 0o700);
     } catch (error) {
       throw systemError(error, `state folder ${this.#folder}: cannot be made`);
     }

@@ -5,9 +5,9 @@
  * A server that does not answer makes its callers wait for ever, and some of them cannot be killed. `abort` frees them: the
  * kernel then answers everything on the connection with an error.
  */
-import { closeSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { codeOf, messageOf, StateError, ToolError } from "../errors/index.js";
-import { run, systemError } from "../io/index.js";
+import { makeFolder, run, systemError } from "../io/index.js";
 import { isFuseByteOrder } from "./protocol.js";
 import { openRequestSource } from "./request-source.js";
 import { FuseServer, REQUEST_BYTES } from "./server.js";
@@ -45,7 +45,7 @@ export class FuseMount {
     const fd = openDevice();
     let requests: ReturnType<typeof openRequestSource>;
     try {
-      mkdirSync(folder, { recursive: true, mode: 0o700 });
+      makeFolder(folder, 0o700);
       const options = "fd=3,rootmode=40000,user_id=0,group_id=0,default_permissions,nosuid,nodev,noexec";
       await run("mount", ["-i", "-t", FUSE_TYPE, "-o", options, source, folder], {
         passFds: [fd],

@@ -167,9 +167,10 @@ type Given = Readonly<Record<string, unknown>>;
 /** @throws StateError EINVAL */
 export function parseExportRequest(options: unknown): ExportRequest {
   const { devices, address, readOnly, tls, maxConnections } = objectOf(options, "the request");
-  if (!Array.isArray(devices) || !devices.every((each) => typeof each === "string" && each !== "")) {
+  if (!Array.isArray(devices) || !devices.every((each) => typeof each === "string")) {
     throw invalid("'devices' is no list of names");
   }
+  if (devices.includes("")) throw invalid("a name is empty");
   const twice = devices.find((each, index) => devices.indexOf(each) !== index);
   if (twice !== undefined) throw invalid(`'${twice}' is named twice`);
   if (readOnly !== undefined && typeof readOnly !== "boolean") throw invalid("'readOnly' is neither true nor false");

@@ -1,9 +1,18 @@
 /** Loop devices: files, or parts of them, with a number. */
-import { mkdirSync, readFileSync, statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { LoopRecord } from "../device-registry/index.js";
 import { codeOf, StateError } from "../errors/index.js";
-import { Claims, createSparseFile, FileDevice, identityOf, isSameFile, replaceFile, setFileSize } from "../io/index.js";
+import {
+  Claims,
+  createSparseFile,
+  FileDevice,
+  identityOf,
+  isSameFile,
+  makeFolder,
+  replaceFile,
+  setFileSize,
+} from "../io/index.js";
 import { attachKernelLoop as attachThroughLosetup } from "../loop/index.js";
 import { poolConfigOf } from "../targets/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
@@ -309,7 +318,7 @@ export async function attachKernelLoop(core: Core, request: LoopAttach): Promise
 function remember(runDir: string, path: string, file: string): void {
   const bootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
   const target = join(runDir, "kernel-loops.json");
-  mkdirSync(runDir, { recursive: true, mode: 0o700 });
+  makeFolder(runDir, 0o700);
   let loops: { readonly path: string; readonly file: string }[] = [];
   try {
     const known = JSON.parse(readFileSync(target, "utf8")) as { bootId?: string; loops?: typeof loops };

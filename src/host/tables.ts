@@ -252,12 +252,19 @@ export function removeDevice(
       registry.update(record.name, { deferredRemove: true });
       return;
     }
-    if (options.force === true) {
-      await registry.wipe(record.name);
-      // Whatever becomes of the removal, the device answers with errors from now on.
-      await session.save();
+    if (options.force !== true) return registry.remove(record.name);
+    await registry.wipe(record.name);
+    // Whatever becomes of the removal, the device answers with errors from now on.
+    await session.save();
+    try {
+      await registry.remove(record.name);
+    } catch (error) {
+      if (!(error instanceof StateError)) throw error;
+      throw new StateError(error.code, `${error.message}; it stays, and fails all I/O from now on`, {
+        ...(error.hint === undefined ? {} : { hint: error.hint }),
+        cause: error,
+      });
     }
-    await registry.remove(record.name);
   });
 }
 

@@ -20,6 +20,7 @@ export {
   swapPaths,
 } from "./holders.js";
 export { type FileLock, type LockOptions, lockFile, tryLockFile } from "./lock-file.js";
+export { makeFolder } from "./make-folder.js";
 export { MemoryDevice, type MemoryDeviceOptions } from "./memory-device.js";
 export {
   type FileRange,

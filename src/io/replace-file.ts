@@ -2,7 +2,17 @@
  * Replacing a file so that at every moment the old or the new one is there in full: write beside, flush, rename, flush
  * the folder. The caller holds the lock that keeps others from doing the same.
  */
-import { closeSync, fsyncSync, linkSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  fchownSync,
+  fsyncSync,
+  linkSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { link, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { codeOf, messageOf, SpaceError, type UdmError } from "../errors/index.js";
@@ -16,13 +26,25 @@ export interface ReplaceOptions {
   readonly previousPath?: string;
 }
 
+/**
+ * Whose a new file is to be: whoever has the one that it replaces, or the folder. Root, who works on what is somebody
+ * else's, must not lock its owner out.
+ */
+export function ownerFor(path: string): { readonly uid: number; readonly gid: number } | undefined {
+  if (process.geteuid?.() !== 0) return undefined;
+  const present = statSync(path, { throwIfNoEntry: false }) ?? statSync(dirname(path), { throwIfNoEntry: false });
+  return present === undefined || present.uid === 0 ? undefined : present;
+}
+
 /** Durable when it returns. @throws SpaceError; StateError EACCES, ENOENT; IoError. The old file is untouched then. */
 export function replaceFile(path: string, content: string | Uint8Array, options: ReplaceOptions = {}): void {
   const fresh = `${path}.new`;
   try {
     rmSync(fresh, { force: true });
+    const owner = ownerFor(path);
     const fd = openSync(fresh, "wx", options.mode ?? 0o600);
     try {
+      if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid);
       writeFileSync(fd, content);
       fsyncSync(fd);
     } finally {
@@ -45,8 +67,10 @@ export async function replaceFileInPool(
   const fresh = `${path}.new`;
   try {
     await rm(fresh, { force: true });
+    const owner = ownerFor(path);
     const file = await open(fresh, "wx", options.mode ?? 0o600);
     try {
+      if (owner !== undefined) await file.chown(owner.uid, owner.gid);
       await file.writeFile(content);
       await file.sync();
     } finally {

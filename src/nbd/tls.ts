@@ -6,7 +6,8 @@ import { readFileSync } from "node:fs";
 import { isIP, type Socket } from "node:net";
 import { join } from "node:path";
 import type { SecureContext, SecureContextOptions, TLSSocket, TlsOptions as TlsServerOptions } from "node:tls";
-import { codeOf, messageOf, StateError } from "../errors/index.js";
+import { messageOf, StateError } from "../errors/index.js";
+import { systemError } from "../io/index.js";
 
 export interface TlsOptions {
   /** Folder with `ca-cert.pem`, and `server-cert.pem` and `server-key.pem`, or `client-…`. */
@@ -131,9 +132,7 @@ function readPart(folder: string, name: string): Buffer {
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new StateError(codeOf(error) === "EACCES" ? "EACCES" : "ENOENT", `${path}: ${messageOf(error)}`, {
-      hint: "certificates are a folder with ca-cert.pem, server-cert.pem, server-key.pem",
-    });
+    throw systemError(error, path, "certificates are a folder with ca-cert.pem, server-cert.pem, server-key.pem");
   }
 }
 
@@ -151,7 +150,7 @@ function readKeys(path: string): ReadonlyMap<string, Buffer> {
   try {
     text = readFileSync(path, "utf8");
   } catch (error) {
-    throw new StateError(codeOf(error) === "EACCES" ? "EACCES" : "ENOENT", `${path}: ${messageOf(error)}`);
+    throw systemError(error, path);
   }
   const keys = new Map<string, Buffer>();
   text.split("\n").forEach((line, index) => {

@@ -2,10 +2,10 @@
  * The name of an attached device: a symbolic link in a folder such as /dev/mapper. A link is made and renamed in one step,
  * and one that leads anywhere else than to a loop or NBD device that nobody needs is never touched.
  */
-import { lstatSync, mkdirSync, readlinkSync, realpathSync, renameSync, rmSync, symlinkSync } from "node:fs";
+import { lstatSync, readlinkSync, realpathSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { codeOf, StateError } from "../../errors/index.js";
-import { systemError } from "../../io/index.js";
+import { makeFolder, systemError } from "../../io/index.js";
 import { listKernelLoops } from "../../loop/index.js";
 import { isNbdInUse, nbdNumber } from "./nbd-node.js";
 
@@ -51,7 +51,7 @@ export function checkLink(path: string, folder: string): void {
 export function makeLink(path: string, target: string, folder: string): void {
   checkLink(path, folder);
   try {
-    mkdirSync(dirname(path), { recursive: true });
+    makeFolder(dirname(path));
     try {
       symlinkSync(target, path);
     } catch (error) {

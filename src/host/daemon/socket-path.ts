@@ -1,10 +1,10 @@
 /** Where a daemon listens: in the run dir, one socket for each state dir. */
 import { createHash } from "node:crypto";
-import { chmodSync, closeSync, constants, mkdirSync, openSync, realpathSync, statSync } from "node:fs";
+import { chmodSync, closeSync, constants, openSync, realpathSync, statSync } from "node:fs";
 import type { Socket } from "node:net";
 import { basename, dirname, join, resolve } from "node:path";
 import { codeOf, StateError } from "../../errors/index.js";
-import { systemError } from "../../io/index.js";
+import { makeFolder, systemError } from "../../io/index.js";
 
 /** Longest path in a socket's address on Linux, with its ending zero. */
 const MAX_ADDRESS_BYTES = 108;
@@ -45,7 +45,7 @@ export function socketIdentity(path: string): string | undefined {
 /** Makes the run dir for this user alone. @throws StateError EPERM when it is somebody else's, or open to others */
 export function makeRunDir(runDir: string): void {
   try {
-    mkdirSync(runDir, { recursive: true, mode: 0o700 });
+    makeFolder(runDir, 0o700);
   } catch (error) {
     throw systemError(error, `run folder ${runDir}: cannot be made`);
   }

@@ -260,7 +260,10 @@ test("a device that is removed by force answers with errors, and is deleted with
   expect(await host.listThins()).toEqual([]);
   await host.createThin({ pool: "pool", name: "b", sizeBytes: MIB });
   const other = await it.hold(host, "b");
-  await expect(host.removeDevice("b", { force: true })).rejects.toMatchObject({ code: "EBUSY" });
+  await expect(host.removeDevice("b", { force: true })).rejects.toMatchObject({
+    code: "EBUSY",
+    message: expect.stringMatching(/it stays, and fails all I\/O from now on$/),
+  });
   await expect(other.device.read(0, Buffer.alloc(512))).rejects.toMatchObject({ code: "EIO" });
 });
 
