@@ -1,21 +1,10 @@
 // Runs a program of thin-provisioning-tools with udm's commands; each file beside this one is called as its program.
 import { loadProgram } from "../load.js";
+import { programStreams } from "../streams.js";
 
 export async function run(name) {
   const { thinToolMain } = await loadProgram();
-  const { stdout, stderr } = process;
-  for (const stream of [stdout, stderr]) {
-    stream.on("error", (error) => {
-      if (error.code !== "EPIPE") process.exitCode = 1;
-    });
-  }
-  const streams = {
-    get stdin() {
-      return process.stdin;
-    },
-    stdout,
-    stderr,
-  };
+  const { streams, end } = programStreams(name);
   const interrupt = new AbortController();
   const onInterrupt = () => {
     if (interrupt.signal.aborted) process.exit(130);
@@ -23,11 +12,12 @@ export async function run(name) {
   };
   process.on("SIGINT", onInterrupt);
   process.on("SIGTERM", onInterrupt);
-  process.exitCode = await thinToolMain(name, process.argv.slice(2), streams, {
+  const status = await thinToolMain(name, process.argv.slice(2), streams, {
     environment: process.env,
     isRoot: process.geteuid?.() === 0,
     interrupt: interrupt.signal,
   });
+  process.exitCode = end(status);
   process.off("SIGINT", onInterrupt);
   process.off("SIGTERM", onInterrupt);
   if (interrupt.signal.aborted) process.exit(process.exitCode);

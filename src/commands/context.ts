@@ -278,7 +278,8 @@ export class Context {
   async whileRead<T>(work: Promise<T>): Promise<T> {
     this.#brokenPipe ??= new Promise<never>((_, reject) => {
       this.streams.stdout.once("error", (error: Error & { code?: string }) => {
-        reject(new UdmError(error.code === "EPIPE" ? "EPIPE" : "EIO", `standard output: ${error.message}`));
+        if (error.code === "EPIPE") return reject(new UdmError("EPIPE", `standard output: ${error.message}`));
+        void import("../io/index.js").then(({ systemError }) => reject(systemError(error, "standard output")));
       });
     });
     work.catch(() => undefined);

@@ -25,6 +25,9 @@ export function locateMetadata(
   from: string,
   role: "metadata" | "data" = "metadata",
 ): Promise<MetadataPlace> {
+  if (from === "") {
+    throw new StateError("EINVAL", "an empty name names no metadata", { hint: "name a pool, file or block device" });
+  }
   return core.view((session) => locate(session, from, role, 0));
 }
 

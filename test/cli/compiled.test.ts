@@ -28,7 +28,7 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 /** The built program somewhere else, with code that `change` was let at. */
 function buildWith(change: (code: Buffer) => Buffer): string {
   for (const part of ["bin", "dist"]) mkdirSync(join(folder, part));
-  for (const file of ["bin/udm.js", "bin/load.js", "dist/program.cjs"])
+  for (const file of ["bin/udm.js", "bin/load.js", "bin/streams.js", "dist/program.cjs"])
     copyFileSync(join(ROOT, file), join(folder, file));
   writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
   const name = loader.codeFileName();

@@ -1,5 +1,5 @@
 /** `udm metadata repair`: tells before it writes, keeps the input, packs a backup, and opens what it made. */
-import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { schemaOf } from "../../src/commands/schema/json-schema.js";
@@ -129,6 +129,45 @@ test("opens what it made as a read-only pool, to look at the data", async () => 
   const before = readFileSync(join(folder, "look.img"));
   expect((await udm("thin create look new --size 1m")).status).toBe(1);
   expect(readFileSync(join(folder, "look.img")).equals(before)).toBe(true);
+});
+
+test("what can be foreseen is refused before anything is written", async () => {
+  const { folder, udm } = await scene("leaf-checksum");
+  expect((await udm("pool create p --metadata @m.img --metadata-size 4m --data @d.img --data-size 16m")).status).toBe(
+    0,
+  );
+  for (const [more, status, what] of [
+    ["--open p --data @d.img", 1, /^udm: repair: there is a device 'p'\nhint: /],
+    ["--open look --data @none.img", 1, /^udm: .*none\.img: no such file or device\nhint: /],
+    ["--data-block-size 130", 2, /^udm: data block size 130 is no multiple of 128 sectors\nhint: /],
+    ["--data-block-size 3", 2, /^udm: data block size 3 is out of range\nhint: a number from 128 to 2097152\n/],
+  ] as const) {
+    const ran = await udm(`metadata repair -i @bad.img -o @new.img ${more}`);
+    expect({ more, status: ran.status, stdout: ran.stdout }).toEqual({ more, status, stdout: "" });
+    expect(ran.stderr).toMatch(what);
+    expect(
+      readdirSync(folder).filter((name) => name.startsWith("new")),
+      more,
+    ).toEqual([]);
+  }
+});
+
+test("a new file that comes to nothing leaves no backup in the way of the next try", async () => {
+  const { folder, udm } = await scene();
+  // Without another copy of the superblock nothing tells the size of data blocks.
+  for (const line of [
+    "pool create p --metadata @m.img --metadata-size 4m --data @d.img --data-size 16m",
+    "thin create p a --size 8m",
+  ]) {
+    expect((await udm(line)).status).toBe(0);
+  }
+  writeFileSync(join(folder, "bad.img"), readFileSync(join(folder, "m.img")).fill(0, 0, 4096));
+  const failed = await udm("metadata repair -i @bad.img -o @new.img");
+  expect(failed).toMatchObject({ status: 1, stdout: "" });
+  expect(readdirSync(folder).filter((name) => name.startsWith("new"))).toEqual([]);
+  const again = await udm("metadata repair -i @bad.img -o @new.img --data-block-size 128");
+  expect(again).toMatchObject({ status: 0, stderr: "" });
+  expect(existsSync(join(folder, "new.img.before.pack"))).toBe(true);
 });
 
 test("an interrupt leaves no file", async () => {

@@ -168,6 +168,11 @@ test("what does not fit, is asked for twice or not at all is refused, and nothin
     ["meta.img --nr-blocks 200 --binary", 2, /--binary belongs to --input/],
     ["--nr-blocks 200 --metadata-dev meta.img", 2, /no pool is named/],
     ["--nr-blocks 200 --metadata-dev meta.img --data-dev other.img --yes", 1, /are not the devices of one pool/],
+    [
+      "--nr-blocks 200 --metadata-dev other.img --data-dev other.img --yes",
+      2,
+      /is the metadata, and cannot be the data/,
+    ],
     ["--nr-blocks 200 --input in.xml", 2, /belong together/],
     ["--nr-blocks 200 --input in.xml --output out.xml", 2, /--data is missing/],
     ["--nr-blocks 200 --input meta.img --output meta.img --data data.img", 2, /input and output are the same/],

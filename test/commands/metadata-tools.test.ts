@@ -83,6 +83,15 @@ test("JSON lines hold what the XML holds", async () => {
   expect(devices.length).toBe(model.devices.length);
 });
 
+test("a device that is asked for and is not there is told of", async () => {
+  const folder = new Folder();
+  const image = folder.write("meta.img", LAST);
+  const ran = await folder.udm("dump", image, "--dev-id", "999999");
+  expect(ran.status).toBe(0);
+  expect(ran.stdout).not.toContain("<device");
+  expect(ran.stderr).toMatch(/^udm: .*meta\.img has no device 999999; udm metadata ls lists them\n$/);
+});
+
 /** Bytes of a used block changed; with a right checksum, so that only the rules of the format can tell, or without. */
 function mutate(random: Random, isSealed: boolean): { readonly bytes: Buffer; readonly what: string } {
   const image = new MetadataImage(LAST);

@@ -73,6 +73,7 @@ async function dump(context: Context, from: string, flags: DumpFlags): Promise<v
           superblock: opened.superblock,
           ...(found === undefined ? {} : { found }),
           ...(flags.devId === undefined ? {} : { devices: flags.devId }),
+          onMissing: (id) => context.note(`${opened.name} has no device ${id}; udm metadata ls lists them`),
           skipMappings: flags.skipMappings === true,
           onSkipped: flags.repair === true ? (what) => context.note(`left out: ${what}`) : undefined,
           overrides: {

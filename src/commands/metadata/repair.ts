@@ -1,5 +1,5 @@
 /** `udm metadata repair`: what is left in damaged metadata, and new metadata from the part that is chosen. */
-import { existsSync, statSync } from "node:fs";
+import { existsSync, rmSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
 import { DamageError, SpaceError, StateError, UsageError } from "../../errors/index.js";
@@ -40,6 +40,9 @@ interface RepairFlags {
 
 const METADATA_BLOCK_BYTES = 4096;
 const SECTOR_BYTES = 512;
+/** Data blocks are a multiple of 64 KiB, up to 1 GiB. */
+const BLOCK_SECTORS_STEP = 128;
+const MAX_BLOCK_SECTORS = 2 ** 21;
 /** More the format cannot use. */
 const MAX_METADATA_BYTES = 16 * 2 ** 30;
 
@@ -59,7 +62,7 @@ export function repairCommand(context: Context): Command {
     .option(
       "--data-block-size <sectors>",
       "with data blocks of this size; needed where no superblock is left",
-      countOf("data block size", { min: 1 }),
+      parseBlockSectors,
     )
     .option("--nr-data-blocks <number>", "with this many data blocks", countOf("number of data blocks", { min: 1 }))
     .option("--backup <file>", "pack the input into this file beforehand (default: OUTPUT.before.pack beside a file)")
@@ -69,8 +72,17 @@ export function repairCommand(context: Context): Command {
     .action((flags: RepairFlags) => repair(context, flags));
 }
 
+function parseBlockSectors(text: string): number {
+  const sectors = countOf("data block size", { min: BLOCK_SECTORS_STEP, max: MAX_BLOCK_SECTORS })(text);
+  if (sectors % BLOCK_SECTORS_STEP === 0) return sectors;
+  throw new UsageError(`data block size ${text} is no multiple of ${BLOCK_SECTORS_STEP} sectors`, {
+    hint: "such as 128 for 64k, or 2048 for 1m; it stands in the pool's table",
+  });
+}
+
 async function repair(context: Context, flags: RepairFlags): Promise<void> {
   refuseContradictions(context, flags);
+  if (flags.open !== undefined) await checkOpening(context, flags.open, flags.data!);
   const { input } = flags;
   const made = await withSource(context, input, {}, async (opened) => {
     const found = await withPace(context, `look through ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
@@ -117,6 +129,15 @@ function refuseContradictions(context: Context, flags: RepairFlags): void {
   }
 }
 
+/** What would fail in the end, after the repair, is better said before. */
+async function checkOpening(context: Context, name: string, data: string): Promise<void> {
+  const host = await context.host();
+  if ((await host.listDevices()).some((device) => device.name === name)) {
+    throw new StateError("EEXIST", `repair: there is a device '${name}'`, { hint: "--open takes another name" });
+  }
+  await host.locateMetadata(data, "data");
+}
+
 function overridesOf({ transactionId, dataBlockSize, nrDataBlocks }: RepairFlags) {
   return {
     ...(transactionId === undefined ? {} : { transactionId }),
@@ -157,7 +178,11 @@ async function make(context: Context, flags: RepairFlags, choice: Choice): Promi
   };
   const repaired =
     place === undefined
-      ? await toNewFile(output, opened.device.sizeBytes, write)
+      ? await toNewFile(output, opened.device.sizeBytes, write).catch((error: unknown) => {
+          // Nothing was written over: what it is a backup of is all there, and the next try makes its own.
+          if (isPacked && backup !== undefined) rmSync(backup, { force: true });
+          throw error;
+        })
       : await toPlace(context, place, write);
   return { ...repaired, target: output, backup, number: flags.candidate };
 }

@@ -19,6 +19,7 @@ import type { Context } from "../context.js";
 import { countOf, positiveSizeOf } from "../parse.js";
 import type { DocumentOf } from "../schema/documents.js";
 import { withPace } from "./options.js";
+import { refuseMetadataAsData } from "./target.js";
 
 export interface ShrinkFlags {
   readonly metadataDev?: string;
@@ -115,6 +116,7 @@ async function shrinkInPlace(
   const host = await context.host();
   const { openPlace, poolShrink } = await import("../../host/index.js");
   const places = await poolShrink.locateForShrink(host, from);
+  await refuseMetadataAsData(places.data, places.metadata);
   const name = places.pool ?? places.metadata.name;
   const metadata = openPlace(places.metadata, { write: !dryRun, role: `metadata of ${name}, to shrink` });
   let data: ReturnType<typeof openPlace> | undefined;

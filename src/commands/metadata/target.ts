@@ -1,5 +1,5 @@
 /** Where a tool writes new metadata: something that is there, or a file that is to be made. */
-import { codeOf, StateError } from "../../errors/index.js";
+import { codeOf, StateError, UsageError } from "../../errors/index.js";
 import type { Host, MetadataPlace } from "../../host/index.js";
 import type { Context } from "../context.js";
 
@@ -36,4 +36,19 @@ export async function presentTargetOf(host: Host, output: string): Promise<Metad
     });
   }
   return place;
+}
+
+/** @throws UsageError */
+export async function refuseMetadataAsData(data: MetadataPlace, metadata: MetadataPlace): Promise<void> {
+  const { isSamePlace } = await import("../../host/index.js");
+  if (!isSamePlace(data.path, metadata.path) || !overlap(data, metadata)) return;
+  throw new UsageError(`${data.name}: is the metadata, and cannot be the data`, {
+    hint: "name the pool's data device",
+  });
+}
+
+function overlap(a: MetadataPlace, b: MetadataPlace): boolean {
+  const end = ({ offsetBytes, sizeBytes }: MetadataPlace) =>
+    sizeBytes === undefined ? Number.POSITIVE_INFINITY : offsetBytes + sizeBytes;
+  return a.offsetBytes < end(b) && b.offsetBytes < end(a);
 }

@@ -1,6 +1,6 @@
 /** `udm metadata trim`: discards what no device maps on the data device of a pool that nobody uses. */
 import { Command, Option } from "commander";
-import { StateError, UsageError } from "../../errors/index.js";
+import { StateError } from "../../errors/index.js";
 import type { Host, MetadataPlace, OpenedPlace } from "../../host/index.js";
 import type { BlockDevice } from "../../io/index.js";
 import { BlockStore, FreeData, type Pace } from "../../thin/index.js";
@@ -8,6 +8,7 @@ import { formatBytes } from "../../units/index.js";
 import type { Context } from "../context.js";
 import type { DocumentOf } from "../schema/documents.js";
 import { withPace } from "./options.js";
+import { refuseMetadataAsData } from "./target.js";
 
 interface TrimFlags {
   readonly metadataDev: string;
@@ -156,12 +157,7 @@ async function plan(
 async function locateData(host: Host, dataDev: string, metadata: MetadataPlace): Promise<MetadataPlace> {
   const { isSamePlace } = await import("../../host/index.js");
   const data = await host.locateMetadata(dataDev, "data");
-  const isInMetadata = isSamePlace(data.path, metadata.path) && overlap(data, metadata);
-  if (isInMetadata) {
-    throw new UsageError(`${dataDev}: is the metadata, and cannot be the data`, {
-      hint: "name the pool's data device",
-    });
-  }
+  await refuseMetadataAsData(data, metadata);
   for (const pool of new Set([metadata.pool, data.pool])) {
     if (pool === undefined) continue;
     const [itsMetadata, itsData] = [await host.locateMetadata(pool), await host.locateMetadata(pool, "data")];
@@ -171,12 +167,6 @@ async function locateData(host: Host, dataDev: string, metadata: MetadataPlace):
     });
   }
   return data;
-}
-
-function overlap(a: MetadataPlace, b: MetadataPlace): boolean {
-  const end = ({ offsetBytes, sizeBytes }: MetadataPlace) =>
-    sizeBytes === undefined ? Number.POSITIVE_INFINITY : offsetBytes + sizeBytes;
-  return a.offsetBytes < end(b) && b.offsetBytes < end(a);
 }
 
 function checkData(free: FreeData, device: BlockDevice, blockBytes: number): void {

@@ -20,6 +20,8 @@ export interface DumpOptions {
   readonly found?: { readonly head: DumpHead; readonly devices: readonly DeviceReading[] };
   /** Only these devices, where they exist. */
   readonly devices?: readonly number[];
+  /** Told of each of these that does not. */
+  readonly onMissing?: (id: number) => void;
   readonly skipMappings?: boolean;
   /** Leave out what is damaged, and tell it, instead of giving up. */
   readonly onSkipped?: ((what: string) => void) | undefined;
@@ -59,6 +61,7 @@ export async function dumpMetadata(store: BlockStore, options: DumpOptions): Pro
     nrDataBlocks: options.overrides?.nrDataBlocks ?? head.nrDataBlocks,
   });
   const chosen = devices.filter(({ id }) => options.devices?.includes(id) !== false);
+  for (const id of options.devices ?? []) if (chosen.every((each) => each.id !== id)) options.onMissing?.(id);
   pace.total = chosen.reduce((sum, { details }) => sum + blocksOf(details), 0);
   for (const { id, root, details } of chosen) {
     if (root === undefined || details === undefined) {
