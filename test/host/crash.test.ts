@@ -1,13 +1,16 @@
 /**
- * A command may be killed at any moment. At every step of every operation that changes a pool and the state, the folder
- * is copied as it is on disk: that is what a crash there would leave. Each copy must open, with the operation done or
- * not begun, nothing in between, and metadata that is whole.
+ * A command may be killed at any moment. At every step of every operation that changes a pool and the state, and behind
+ * every write of a superblock and of the state, the folder is copied as it is on disk: that is what a crash there would
+ * leave. Each copy must open, with the operation done or not begun, nothing in between, and metadata that is whole.
  */
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
+import { StateFile } from "../../src/device-registry/index.js";
+import { FileIo } from "../../src/io/file-io.js";
+import { METADATA_BLOCK_BYTES } from "../../src/persistent-data/index.js";
 import { HAS_THIN_TOOLS, thinCheck } from "../support/thin-tools.js";
 import { MIB, makeHost, makePool, pattern, type TestHost, write } from "./make-host.js";
 import { copyOf, sight } from "./sight.js";
@@ -86,6 +89,52 @@ const CASES: readonly Case[] = [
     steps: ["files grown", "swapped", "announced", "taken up"],
   },
   {
+    name: "pool resize of metadata alone",
+    prepare: withThin,
+    operation: (host) => host.resizePool({ name: "pool", metadata: { kind: "grow", bytes: MIB } }),
+    steps: ["files grown", "swapped", "announced", "taken up"],
+  },
+  {
+    name: "pool resize of metadata while a loop device has grown already",
+    prepare: async (host) => {
+      await withThin(host);
+      await host.resizeLoop("7:1", 65 * MIB);
+    },
+    operation: (host) =>
+      host.resizePool({ name: "pool", data: { kind: "grow", bytes: MIB }, metadata: { kind: "grow", bytes: 2 * MIB } }),
+    steps: ["files grown", "swapped", "announced", "taken up"],
+  },
+  {
+    name: "thin rename",
+    prepare: withSnapshot,
+    operation: (host) => host.renameThin("a", "z"),
+    steps: [],
+  },
+  {
+    name: "thin resize",
+    prepare: withThin,
+    operation: (host) => host.resizeThin("a", { kind: "grow", bytes: MIB }),
+    steps: [],
+  },
+  {
+    name: "table suspend",
+    prepare: withThin,
+    operation: (host) => host.suspend("pool"),
+    steps: [],
+  },
+  {
+    name: "thin deactivate",
+    prepare: withSnapshot,
+    operation: (host) => host.deactivateThin("s"),
+    steps: [],
+  },
+  {
+    name: "pool remove",
+    prepare: (host) => makePool(host),
+    operation: (host) => host.removePool("pool"),
+    steps: [],
+  },
+  {
     name: "table resume of a longer pool",
     prepare: async (host) => {
       await withThin(host);
@@ -109,21 +158,43 @@ const CASES: readonly Case[] = [
   },
 ];
 
+/** Calls `cut` behind each write by which a change becomes true. */
+function watchWrites(cut: (place: string) => void): Disposable {
+  const { write } = FileIo.prototype;
+  const around = vi.spyOn(FileIo.prototype, "write").mockImplementation(function (this: FileIo, offset, buffer) {
+    const isSuperblock = offset === 0 && buffer.length === METADATA_BLOCK_BYTES;
+    write.call(this, offset, buffer);
+    if (isSuperblock) cut(`superblock of ${this.name}`);
+  });
+  const replace = StateFile.prototype.write;
+  const state = vi.spyOn(StateFile.prototype, "write").mockImplementation(async function (this: StateFile, next) {
+    await replace.call(this, next);
+    cut("state");
+  });
+  return {
+    [Symbol.dispose]: () => {
+      around.mockRestore();
+      state.mockRestore();
+    },
+  };
+}
+
 describe("cut off at every step, an operation is done or was never begun", () => {
   test.each(CASES)("$name", async ({ prepare, operation, steps }) => {
     const first = await makeHost();
     await prepare?.(first);
     const before = await sight(first);
     const images: { readonly step: string; readonly folder: string }[] = [];
-    const host = await makeHost({
-      folder: first.folder,
-      onStep: (step) => images.push({ step, folder: copyOf(first.folder) }),
-    });
+    const cut = (step: string) => void images.push({ step, folder: copyOf(first.folder) });
+    const host = await makeHost({ folder: first.folder, onStep: cut });
     try {
-      await operation(host);
+      {
+        using _watching = watchWrites(cut);
+        await operation(host);
+      }
       const after = await sight(first);
       expect(after).not.toBe(before);
-      expect(images.map(({ step }) => step)).toEqual(expect.arrayContaining([...steps]));
+      expect(images.map(({ step }) => step)).toEqual(expect.arrayContaining([...steps, "state"]));
       for (const { step, folder } of images) {
         const reopened = await makeHost({ folder });
         // Anything that is asked for mends first.
