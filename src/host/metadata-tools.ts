@@ -48,6 +48,8 @@ export interface OpenedMetadata extends AsyncDisposable {
    * meanwhile. @throws StateError EBUSY
    */
   confirm(): void;
+  /** The same of all blocks, not of those alone that the superblock to begin at leads to. @throws StateError EBUSY */
+  confirmAll(): void;
   /** Whether a path leads to the same file or block device. */
   isFile(path: string): boolean;
   /** May be called twice. */
@@ -86,6 +88,12 @@ export async function openMetadata(place: MetadataPlace, access: MetadataAccess 
       mayBeOld: isLive && superblock !== 0 && held?.isFresh !== true,
       confirm() {
         if (isLive && !isUnmoved(device, { superblock, first, copy })) throw moved(place.name, superblock);
+      },
+      confirmAll() {
+        if (!isLive || isUnmoved(device, { superblock: 0, first, copy })) return;
+        throw new StateError("EBUSY", `${place.name}: it changed while it was read`, {
+          hint: "take it out of use; or dump it, which reads a pool in use as it is at one moment",
+        });
       },
       isFile: (path) => isSamePlace(path, place.path),
       close,

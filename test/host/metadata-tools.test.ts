@@ -55,8 +55,11 @@ describe("a pool in use", () => {
     await using opened = await openMetadata(place, { snapshot: true });
     expect(opened).toMatchObject({ isLive: true, mayBeOld: true });
     expect(opened.superblock).toBeGreaterThan(0);
+    opened.confirmAll();
     await pool.createThin(1);
     opened.confirm();
+    // What the pool's own superblock leads to is another thing.
+    expect(() => opened.confirmAll()).toThrow(/it changed while it was read/);
     await pool.engine.message(["release_metadata_snap"]);
     expect(() => opened.confirm()).toThrow(/metadata snapshot was released/);
     // Another one is not the same, though it may lie in the same block.

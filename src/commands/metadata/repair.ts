@@ -94,6 +94,7 @@ async function repair(context: Context, flags: RepairFlags): Promise<void> {
       });
     }
     if (context.globals.dryRun) {
+      opened.confirmAll();
       tell(context, opened.name, found, undefined);
       return undefined;
     }
@@ -172,9 +173,12 @@ async function make(context: Context, flags: RepairFlags, choice: Choice): Promi
   const write = async (device: BlockDevice): Promise<Repaired> => {
     if (!isPacked) await pack(context, opened, backup!);
     isPacked = true;
-    return withPace(context, `repair ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
+    const repaired = await withPace(context, `repair ${opened.name}`, METADATA_BLOCK_BYTES, (pace) =>
       writeAndCheck(device, choice, pace),
     );
+    // Candidates come from all over the metadata, and nobody holds what they lead to.
+    opened.confirmAll();
+    return repaired;
   };
   const repaired =
     place === undefined
