@@ -2,9 +2,10 @@
  * Where the metadata of a pool lies: a file or block device, a loop device of ours, or whatever a pool stands on. The
  * tools open it in their own process; a daemon that has the pool is only asked for the place.
  */
-import { existsSync, statSync } from "node:fs";
+import { type Stats, statSync } from "node:fs";
 import type { DeviceRecord, LoopRecord } from "../device-registry/index.js";
-import { StateError } from "../errors/index.js";
+import { codeOf, StateError } from "../errors/index.js";
+import { systemError } from "../io/index.js";
 import { SECTOR_BYTES } from "../units/index.js";
 import { nodeOf } from "./below.js";
 import type { Core } from "./core.js";
@@ -43,18 +44,28 @@ function locate(session: Session, word: string, role: "metadata" | "data", level
   }
   if (/^\d+:\d+$/.test(word)) return { name: word, path: nodeOf(word), offsetBytes: 0 };
   const path = session.resolvePath(word);
-  if (!existsSync(path)) {
+  const stat = statOf(path);
+  if (stat === undefined) {
     const isPath = word.includes("/") || word.includes(".");
     throw new StateError("ENOENT", isPath ? `${word}: no such file or device` : `no pool, device or file '${word}'`, {
       hint: "name a file or block device that holds metadata, or a pool that udm knows (udm pool list)",
     });
   }
-  const stat = statSync(path);
   if (stat.isDirectory() || stat.isCharacterDevice()) {
     throw new StateError("EINVAL", `${word}: not a file or block device`, { hint: "name the pool's metadata" });
   }
   const pool = poolOver(session, role, ({ file, offsetBytes }) => offsetBytes === 0 && isSamePlace(file, path));
   return { name: word, path, offsetBytes: 0, ...(pool === undefined ? {} : { pool }) };
+}
+
+/** Undefined where there is nothing. @throws StateError EACCES */
+function statOf(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    if (codeOf(error) === "EACCES") throw systemError(error, path);
+    return undefined;
+  }
 }
 
 function locateMapped(

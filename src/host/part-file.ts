@@ -91,8 +91,8 @@ export function isAmongDevices(place: string): boolean {
 export function placeOf(path: string): string | undefined {
   let place = path;
   for (let links = 0; links <= MAX_LINKS; links++) {
-    if (lstatSync(place, { throwIfNoEntry: false })?.isSymbolicLink() !== true) return place;
     try {
+      if (lstatSync(place, { throwIfNoEntry: false })?.isSymbolicLink() !== true) return place;
       // A link is relative to the folder that it lies in, not to the one it was reached by.
       const folder = realpathSync(dirname(place));
       if (/^\/proc\/.*\/fd$/.test(folder)) return undefined;

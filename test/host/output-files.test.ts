@@ -88,6 +88,8 @@ describe("a name that is a symbolic link", () => {
     }
     expect(() => new OutputFile(at("folder"))).toThrow(/folder: is a folder/);
     expect(() => new OutputFile(at("none/file"))).toThrow(/none\/file: cannot be written/);
+    writeFileSync(at("plain"), "");
+    expect(() => new OutputFile(at("plain/file"))).toThrow(/plain\/file: cannot be written: .*not a directory/);
     expect(parts()).toEqual([]);
   });
 

@@ -34,7 +34,9 @@ export async function withOutput(
   work: (write: (piece: Uint8Array) => void | Promise<void>) => Promise<void>,
 ): Promise<void> {
   if (file !== undefined && !isStandardOutput(file)) {
-    const { isSamePlace, OutputFile } = await import("../../host/index.js");
+    const { isSamePlace, OutputFile, placeOf } = await import("../../host/index.js");
+    // Whether anybody may come to it is seen before anything else is said about it.
+    placeOf(file);
     if (source.isFile(file)) {
       throw new UsageError(`${file}: is what is read, and would be written over`, { hint: "name another file" });
     }

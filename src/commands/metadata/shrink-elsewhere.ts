@@ -1,9 +1,9 @@
 /** The form of thin_shrink: data moves into free blocks, the new metadata goes to another file. */
-import { createReadStream, statSync } from "node:fs";
+import { createReadStream, type Stats, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { StateError, UsageError } from "../../errors/index.js";
 import type { Host, OpenedPlace } from "../../host/index.js";
-import type { BlockDevice } from "../../io/index.js";
+import { type BlockDevice, systemError } from "../../io/index.js";
 import {
   BlockStore,
   planSoundShrink,
@@ -64,6 +64,14 @@ export async function shrinkElsewhere(context: Context, flags: ElsewhereFlags): 
   }
 }
 
+function statOf(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    throw systemError(error, path);
+  }
+}
+
 type Counted = ElsewhereFlags & { readonly nrBlocks: number };
 
 async function shrinkText(
@@ -73,7 +81,7 @@ async function shrinkText(
   data: BlockDevice | undefined,
 ): Promise<ShrinkFigures> {
   const { input, output, nrBlocks } = flags;
-  const stat = statSync(input, { throwIfNoEntry: false });
+  const stat = statOf(input);
   if (stat === undefined) throw new StateError("ENOENT", `${input}: no such file`, { hint: "name the XML of a dump" });
   if (!stat.isFile()) {
     throw new StateError("EINVAL", `${input}: not a file; it is read twice`, {
