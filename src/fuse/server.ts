@@ -150,6 +150,10 @@ export class FuseServer implements RequestHandler {
     return file;
   }
 
+  has(name: string): boolean {
+    return this.#byName.has(name);
+  }
+
   /** Requests from now on fail; resolves when those under way have ended. */
   async remove(file: ImageFile): Promise<void> {
     file.isRemoved = true;

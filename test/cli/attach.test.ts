@@ -312,6 +312,33 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
       await session.ok("detach b");
     }));
 
+  test("with a new name leave the old one to another device; after a kill what is left goes by the new name", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool a --size 32m");
+      await session.ok("attach a");
+      await session.sh("mkfs.ext4 -q dev/a");
+      await session.ok(["mount", "a", session.path("mnt")]);
+      await session.ok("thin rename a z");
+      for (const command of ["umount a", "detach a"]) expect((await session.udm(command)).status).toBe(1);
+      await session.sh("echo here > mnt/file; sync -f mnt");
+
+      await session.ok("thin create pool a --size 16m");
+      await session.ok("attach a");
+      expect(readlinkSync(session.dev("a"))).not.toBe(readlinkSync(session.dev("z")));
+      expect(await session.sh("blockdev --getsize64 dev/a")).toBe(String(16 * 2 ** 20));
+      await session.ok("detach a");
+      expect(await session.sh("cat mnt/file")).toBe("here");
+
+      await session.killDaemon();
+      expect((await session.udm("doctor --quiet")).stdout).toMatch(/^wrong: z: /m);
+      await session.ok("umount z");
+      expect(existsSync(session.dev("z"))).toBe(false);
+      await session.ok(["mount", "z", session.path("mnt")]);
+      expect(await session.sh("cat mnt/file")).toBe("here");
+      await session.ok("umount z");
+      await checkPool(session);
+    }));
+
   test("are nothing for their own daemon to stand on: it says so instead of waiting for itself", () =>
     withAttaching(async (session) => {
       await session.ok("thin create pool a --size 128m");

@@ -33,6 +33,7 @@ export function attachmentKind(): ServiceKind<AttachRequest> {
     kind: ATTACH_KIND,
     parse: parseAttachRequest,
     name: ({ device }) => `${ATTACH_KIND}-${device}`,
+    isOther: ({ device }, details) => details.device !== device,
     async start(context, request) {
       const folders = { stateDir: dirname(context.core.file.path), runDir: context.runDir };
       let home = homes.get(context.core);

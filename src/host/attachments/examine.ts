@@ -26,7 +26,7 @@ export async function examineAttachments(request: AttachmentsExamination): Promi
   const own = mountsLike(imageFolder(request));
   const others = listFuseMounts().filter((each) => !own.some(({ folder }) => folder === each.folder));
   const findings: Finding[] = [];
-  for (const left of await findLeftovers(own)) findings.push(...aboutOwn(left));
+  for (const left of await findLeftovers(own, request.devFolder)) findings.push(...aboutOwn(left));
   for (const left of await findLeftovers(others)) findings.push(...aboutOther(left));
   for (const left of request.devFolder === undefined ? [] : deadNbdNodes(request.devFolder, request.runDir)) {
     if (request.names.includes(left.name)) findings.push(aboutNode(left, "its daemon is gone"));

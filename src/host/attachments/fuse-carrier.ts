@@ -40,9 +40,14 @@ export class FuseCarrier implements Carrier {
       const lost = (error: unknown) => context.ended(error ?? new StateError("EIO", "the FUSE mount is gone"));
       const mount = await home.acquire(lost, request.devFolder);
       undo.push(() => home.release(lost));
-      const image = mount.server.add({ name, device, readOnly, discardReadsZeros: readsZeros(device) });
+      const image = mount.server.add({
+        name: freeName(mount, name),
+        device,
+        readOnly,
+        discardReadsZeros: readsZeros(device),
+      });
       undo.push(() => removeImage(mount, image, context));
-      const file = join(mount.folder, name);
+      const file = join(mount.folder, image.name);
       const { path: node } = await attachKernelLoop({ file, readOnly, sectorBytes, directIo: true });
       undo.push(() => detachLoop(node, context));
       return new FuseCarrier({ node, file, mount, image, device, undo });
@@ -108,6 +113,12 @@ export class FuseCarrier implements Carrier {
     this.#isClosing = true;
     await this.#undo.run();
   }
+}
+
+/** A device that was renamed while it is attached leaves its image the old name, which another device may have by now. */
+function freeName({ server }: FuseMount, name: string): string {
+  if (!server.has(name)) return name;
+  for (let number = 2; ; number++) if (!server.has(`${name}-${number}`)) return `${name}-${number}`;
 }
 
 /** A thin device with an external origin shows that where it discards. */

@@ -71,15 +71,23 @@ export function describeUser(user: NodeUser): string {
   }
 }
 
-/** Loop devices on images below a folder. */
-export function loopsBelow(folder: string): readonly LeftNode[] {
+/**
+ * Loop devices on images below a folder.
+ * @param devFolder where their links are: an image keeps its name when its device gets another, a link does not
+ */
+export function loopsBelow(folder: string, devFolder?: string): readonly LeftNode[] {
   return listKernelLoops()
     .filter((loop) => loop.backingFile.startsWith(`${folder}/`))
     .map(({ path, backingFile }) => ({
       node: path,
-      name: backingFile.slice(folder.length + 1),
+      name: linkedName(path, devFolder) ?? backingFile.slice(folder.length + 1),
       users: usersOfNode(path),
     }));
+}
+
+function linkedName(node: string, devFolder: string | undefined): string | undefined {
+  if (devFolder === undefined) return undefined;
+  return listFolder(devFolder).find((name) => targetOf(join(devFolder, name)) === node);
 }
 
 /**
@@ -113,11 +121,14 @@ export function mountsLike(base: string): readonly FuseMountInfo[] {
 }
 
 /** Mounts of udm on this machine that nobody serves. Asks each through another process, with a time limit. */
-export async function findLeftovers(mounts: readonly FuseMountInfo[] = listFuseMounts()): Promise<readonly Leftover[]> {
+export async function findLeftovers(
+  mounts: readonly FuseMountInfo[] = listFuseMounts(),
+  devFolder?: string,
+): Promise<readonly Leftover[]> {
   const found: Leftover[] = [];
   for (const mount of mounts) {
     const state = await stateOfFuseMount(mount.folder);
-    if (state !== "served") found.push({ mount, state, loops: loopsBelow(mount.folder) });
+    if (state !== "served") found.push({ mount, state, loops: loopsBelow(mount.folder, devFolder) });
   }
   return found;
 }
@@ -148,7 +159,7 @@ async function clearMount(
   mount: FuseMountInfo,
   { devFolder, log }: { readonly devFolder?: string; readonly log: (line: string) => void },
 ): Promise<readonly LeftNode[]> {
-  const loops = loopsBelow(mount.folder);
+  const loops = loopsBelow(mount.folder, devFolder);
   const free = loops.filter(({ users }) => users.length === 0);
   for (const left of free) {
     await takeNodeAway(left, devFolder);

@@ -104,7 +104,8 @@ export async function detachDevice(
     await refuseSuspended(host, attachment.device);
     return host.stopService(attachment.service);
   }
-  const left = leftNodes(options.folders).filter((each) => each.name === name || each.node === name);
+  const served = await listAttachments(host);
+  const left = leftNodes(options.folders, served).filter((each) => each.name === name || each.node === name);
   if (left.length === 0) {
     if (options.ifExists === true) return;
     throw new StateError("ENOENT", `'${name}' is not attached`, { hint: "udm daemon status shows what is" });
@@ -183,7 +184,8 @@ export interface UmountPlan {
 export async function planUmount(host: Host, word: string, folders: AttachmentFolders): Promise<UmountPlan> {
   const points = mountPoints();
   const pointsOf = (node: string) => [...(points.get(deviceNumber(node) ?? "") ?? [])].reverse();
-  const left = leftNodes(folders);
+  const served = await listAttachments(host);
+  const left = leftNodes(folders, served);
   const attachment = await findAttachment(host, word);
   if (attachment !== undefined) {
     const mounted = pointsOf(attachment.node);
@@ -197,7 +199,7 @@ export async function planUmount(host: Host, word: string, folders: AttachmentFo
     return { mounted: pointsOf(leftNamed.node), attachment: undefined, left: leftNamed };
   }
   const folder = realPathOf(word);
-  for (const each of await listAttachments(host)) {
+  for (const each of served) {
     if (pointsOf(each.node).includes(folder)) return { mounted: [folder], attachment: each, left: undefined };
   }
   const leftMounted = left.find(({ node }) => pointsOf(node).includes(folder));
@@ -230,8 +232,10 @@ export async function umountDevice(host: Host, word: string, folders: Attachment
 }
 
 /** Block devices that nobody serves any more. */
-function leftNodes(folders: AttachmentFolders): readonly LeftNode[] {
-  const loops = mountsLike(imageFolder(folders)).flatMap(({ folder }) => loopsBelow(folder));
+function leftNodes(folders: AttachmentFolders, served: readonly AttachmentInfo[]): readonly LeftNode[] {
+  const loops = mountsLike(imageFolder(folders))
+    .flatMap(({ folder }) => loopsBelow(folder, folders.devFolder))
+    .filter(({ node }) => !served.some((each) => each.node === node));
   return [...loops, ...deadNbdNodes(folders.devFolder, folders.runDir)];
 }
 

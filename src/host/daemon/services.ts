@@ -48,6 +48,8 @@ export interface ServiceKind<Options> {
   parse(options: unknown): Options;
   /** A name that is free, to stop it by; default `KIND-N`. */
   name?(options: Options): string;
+  /** Whether a service that has this name is of something else by now, as one whose device was renamed. */
+  isOther?(options: Options, details: Details): boolean;
   /** Everything that was opened is closed again when it throws. */
   start(context: ServiceContext, options: Options): Promise<Service>;
 }
@@ -56,22 +58,34 @@ export interface ServiceKind<Options> {
 export interface AnyServiceKind {
   readonly kind: string;
   /** @throws StateError EINVAL */
-  prepare(options: unknown): { readonly name: string | undefined; start(context: ServiceContext): Promise<Service> };
+  prepare(options: unknown): Prepared;
 }
+
+interface Prepared {
+  readonly name: string | undefined;
+  isOther(details: Details): boolean;
+  start(context: ServiceContext): Promise<Service>;
+}
+
+type Details = { readonly [key: string]: Plain | undefined };
 
 export function serviceKind<Options>(kind: ServiceKind<Options>): AnyServiceKind {
   return {
     kind: kind.kind,
     prepare(given) {
       const options = kind.parse(given);
-      return { name: kind.name?.(options), start: (context) => kind.start(context, options) };
+      return {
+        name: kind.name?.(options),
+        isOther: (details) => kind.isOther?.(options, details) === true,
+        start: (context) => kind.start(context, options),
+      };
     },
   };
 }
 
 export interface Service {
   /** What `udm daemon status` and whoever started it are told. */
-  describe(): { readonly [key: string]: Plain | undefined };
+  describe(): Details;
   /** Called once. */
   stop(): Promise<void>;
 }
@@ -151,7 +165,9 @@ export class Services {
     }
     if (this.#isClosed) throw new StateError("EAGAIN", "the daemon is ending", { hint: "try again" });
     const prepared = kind.prepare(request.options);
-    const name = prepared.name ?? this.#freeName(kind.kind);
+    const present = this.#running.get(prepared.name ?? "")?.service;
+    const isOther = present !== undefined && prepared.isOther(present.describe());
+    const name = isOther ? this.#freeName(prepared.name!) : (prepared.name ?? this.#freeName(kind.kind));
     if (this.#running.has(name)) {
       throw new StateError("EEXIST", `'${name}' is there already`, { hint: "udm daemon status shows what is served" });
     }

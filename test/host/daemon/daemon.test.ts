@@ -238,7 +238,10 @@ test("a socket that nobody answers on says nothing, and is taken away", async ()
   const host = await openAnyHost({ ...folders(folder), lockTimeoutMs: 100 });
   await makePool({ ...host, folder, logged: [], path: (name) => join(folder, name) });
   const { machine, findings } = await host.examine({ searchPath: "", isRoot: true, devFolder: "/dev" });
-  expect(findings).toMatchObject([{ id: "stale-socket", fix: "udm daemon stop" }]);
+  // Other tests of this machine may leave mounts of theirs for a moment.
+  expect(findings.filter(({ id }) => !id.startsWith("attached-"))).toMatchObject([
+    { id: "stale-socket", fix: "udm daemon stop" },
+  ]);
   expect(machine.find(({ id }) => id === "daemon")?.detail).toMatch(/not running/);
   await host.close();
   expect(await removeStale(folders(folder))).toBe(true);
