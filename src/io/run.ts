@@ -1,4 +1,5 @@
 /** Running outside programs: arguments as an array, no shell, a time limit, their output in the error. */
+import { readFileSync } from "node:fs";
 import { ToolError } from "../errors/index.js";
 
 export interface RunOptions {
@@ -61,7 +62,7 @@ export interface ShellOptions {
   readonly stdin: NodeJS.ReadableStream;
   readonly stdout: NodeJS.WritableStream;
   readonly stderr: NodeJS.WritableStream;
-  /** Ends it, by SIGTERM. */
+  /** Ends it and what it has started, by SIGTERM. */
   readonly signal: AbortSignal;
 }
 
@@ -79,7 +80,12 @@ export async function runShell(script: string, options: ShellOptions): Promise<n
   });
   child.stdout?.pipe(stdout, { end: false });
   child.stderr?.pipe(stderr, { end: false });
-  const end = () => child.kill("SIGTERM");
+  const end = () => {
+    const started = child.pid === undefined ? [] : descendantsOf(child.pid);
+    // The shell first, so that it does not go on to its next command.
+    child.kill("SIGTERM");
+    for (const pid of started) endProcess(pid);
+  };
   options.signal.addEventListener("abort", end, { once: true });
   try {
     return await new Promise<number>((resolve, reject) => {
@@ -90,6 +96,24 @@ export async function runShell(script: string, options: ShellOptions): Promise<n
     });
   } finally {
     options.signal.removeEventListener("abort", end);
+  }
+}
+
+/** What a process has started, and so on; empty where the kernel does not tell. */
+function descendantsOf(pid: number): number[] {
+  try {
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ").filter(Boolean).map(Number);
+    return children.flatMap((child) => [child, ...descendantsOf(child)]);
+  } catch {
+    return [];
+  }
+}
+
+function endProcess(pid: number): void {
+  try {
+    process.kill(pid, "SIGTERM");
+  } catch {
+    // It has ended by itself.
   }
 }
 
