@@ -65,11 +65,18 @@ export class LowDevices implements Below {
     });
   }
 
-  /** The loop device of a number or name, when it is one of ours. */
+  /** The loop device of a number or name, when it is one of ours. A path never is: in a table it means the machine's. */
   loop(word: string): LoopRecord | undefined {
-    const match = /^(?:0*7:|loop|\/dev\/loop)(\d+)$/.exec(word);
+    const match = /^(?:0*7:|loop)(\d+)$/.exec(word);
     const number = match === null ? undefined : Number(match[1]);
     return this.#options.loops().find((each) => each.number === number);
+  }
+
+  /** The same of a word that a person typed: /dev/loopN too, as long as the kernel has no such device in use. */
+  namedLoop(word: string): LoopRecord | undefined {
+    const number = /^\/dev\/loop(\d+)$/.exec(word)?.[1];
+    if (number === undefined) return this.loop(word);
+    return this.#machine(`${LOOP_MAJOR}:${number}`) === undefined ? this.loop(`loop${number}`) : undefined;
   }
 
   async open(number: string, { readOnly }: { readonly readOnly: boolean }): Promise<BlockDevice> {

@@ -146,7 +146,7 @@ export function checkNewFile(file: string, sizeBytes: number | undefined): void 
 
 export function detachLoop(core: Core, dev: string, options: { readonly ifExists?: boolean } = {}): Promise<void> {
   return core.change("loop detach", (session) => {
-    if (options.ifExists === true && session.low.loop(dev) === undefined) return;
+    if (options.ifExists === true && session.low.namedLoop(dev) === undefined) return;
     const loop = checkDetach(session, dev);
     session.setLoops(session.loops.filter((each) => each !== loop));
   });
@@ -154,7 +154,7 @@ export function detachLoop(core: Core, dev: string, options: { readonly ifExists
 
 export function planDetachLoop(core: Core, dev: string, options: { readonly ifExists?: boolean } = {}): Promise<Plan> {
   return core.view((session) => {
-    if (options.ifExists === true && session.low.loop(dev) === undefined) return [];
+    if (options.ifExists === true && session.low.namedLoop(dev) === undefined) return [];
     return [`losetup --detach /dev/loop${checkDetach(session, dev).number}`];
   });
 }
@@ -264,7 +264,7 @@ function loopInfo(session: Session, loop: LoopRecord): LoopInfo {
 }
 
 function getLoop(session: Session, dev: string): LoopRecord {
-  const loop = session.low.loop(dev);
+  const loop = session.low.namedLoop(dev);
   if (loop === undefined) {
     throw new StateError("ENXIO", `no loop device '${dev}'`, { hint: "udm loop list shows them" });
   }

@@ -36,7 +36,7 @@ function locate(session: Session, word: string, role: "metadata" | "data", level
   if (level > MAX_LEVELS) throw new StateError("EINVAL", `${word}: its table leads too far down`);
   const record = session.registry.find(word);
   if (record !== undefined) return locateMapped(session, record, word, role, level);
-  const loop = session.low.loop(word);
+  const loop = level === 0 ? session.low.namedLoop(word) : session.low.loop(word);
   if (loop !== undefined) {
     const pool = poolOver(session, role, ({ number }) => number === loop.number);
     const place = { name: word, path: loop.file, offsetBytes: loop.offsetBytes, sizeBytes: loop.sizeBytes };

@@ -194,6 +194,11 @@ test.each([
   ["metadata repair -i @bad.img -o @bad.img", 2, /^udm: repair: input and output are the same\nhint: /],
   ["metadata repair -i @bad.img -o @link.img", 2, /^udm: repair: input and output are the same\nhint: /],
   ["metadata repair -i @bad.img -o @new.img --candidate 99", 2, /^udm: repair: no candidate 99, there are \d+\nhint: /],
+  [
+    "metadata repair -i @bad.img -o @new.img --backup -",
+    2,
+    /^udm: repair: the backup cannot go to standard output\nhint: /,
+  ],
   ["metadata repair -i @bad.img -o @new.img --open x", 2, /^udm: repair: --open and --data go together\nhint: /],
   [
     "metadata repair -i @bad.img -o @new.img --backup @bad.img",

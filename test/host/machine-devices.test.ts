@@ -1,5 +1,5 @@
 /** Pools on real block devices: the kernel's loop devices stand for disks. */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { expect, onTestFinished, test } from "vitest";
 import { run } from "../../src/io/index.js";
 import { attachLoop, detachLoop, whyNoKernelLoops } from "../support/kernel-loops.js";
@@ -69,5 +69,36 @@ test.skipIf(reason !== undefined)(
     onTestFinished(() => detachLoop(path));
     const node = (await host.blockNodes()).find((each) => each.path === path);
     expect(node).toMatchObject({ owner: "machine", type: "loop", sizeBytes: MIB, backingFile: host.path("x") });
+  },
+);
+
+test.skipIf(reason !== undefined)(
+  title("a path is the kernel's loop device, though one of ours has its number"),
+  async () => {
+    const host = await makeHost();
+    const metadata = await disk(host.path("m"), 4 * MIB);
+    const data = await disk(host.path("d"), 32 * MIB);
+    const numbers = [metadata, data].map((path) => Number(/\d+$/.exec(path)![0]));
+    for (const number of numbers) {
+      await host.attachLoop({ file: host.path(`own-${number}`), sizeBytes: 4 * MIB, number });
+      expect(await host.locateMetadata(`7:${number}`)).toMatchObject({ path: host.path(`own-${number}`) });
+      expect(await host.locateMetadata(`/dev/loop${number}`)).toMatchObject({ path: `/dev/loop${number}` });
+      await expect(host.detachLoop(`/dev/loop${number}`)).rejects.toMatchObject({ code: "ENXIO" });
+    }
+    await host.createPool({ name: "pool", source: { kind: "devices", data, metadata } });
+    await host.createThin({ pool: "pool", name: "a", sizeBytes: 16 * MIB });
+    await write(host, "a", pattern(MIB, 1), 4096);
+    expect((await read(host, "a", 4096, MIB)).equals(pattern(MIB, 1))).toBe(true);
+    for (const number of numbers) {
+      expect(readFileSync(host.path(`own-${number}`)).every((byte) => byte === 0)).toBe(true);
+    }
+    expect(readFileSync(host.path("m")).readUInt32LE(32)).toBe(27022010);
+    await host.deactivateThin("a");
+    await host.removePool("pool");
+    for (const number of numbers) await host.detachLoop(`7:${number}`);
+    // Where the kernel has none in use, the path may stand for ours.
+    await host.attachLoop({ file: host.path("far"), sizeBytes: MIB, number: 4000 });
+    expect(await host.locateMetadata("/dev/loop4000")).toMatchObject({ path: host.path("far") });
+    await host.detachLoop("/dev/loop4000");
   },
 );

@@ -22,7 +22,7 @@ import { countOf } from "../parse.js";
 import type { DocumentOf } from "../schema/documents.js";
 import { candidateDocument, candidateLines, plural } from "./candidate-view.js";
 import { SOURCE, withPace, withSource } from "./options.js";
-import { withOutput } from "./output.js";
+import { isStandardOutput, withOutput } from "./output.js";
 import { targetOf } from "./target.js";
 import { victimOf } from "./victim.js";
 
@@ -123,6 +123,11 @@ function refuseContradictions(context: Context, flags: RepairFlags): void {
   if (flags.input === flags.output) {
     throw new UsageError("repair: input and output are the same", {
       hint: "repair to a new file, and keep the old one",
+    });
+  }
+  if (typeof flags.backup === "string" && isStandardOutput(flags.backup)) {
+    throw new UsageError("repair: the backup cannot go to standard output", {
+      hint: "--backup FILE; or udm metadata pack -o - beforehand, and --no-backup",
     });
   }
   if ((flags.open === undefined) !== (flags.data === undefined)) {
