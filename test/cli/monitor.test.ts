@@ -1,6 +1,6 @@
 /** Events, hooks, numbers, and pools that grow, with the real binary. */
 import type { ChildProcess } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { type Session, withSession } from "./session.js";
 
@@ -44,6 +44,19 @@ test("events are followed while commands work, hooks are run, an interrupt is a 
     const lines = (await session.ok("events")).trim().split("\n");
     expect(lines.map((line) => JSON.parse(line).event)).toEqual(["low-water", "out-of-data-space"]);
     expect(await session.ok("events other")).toBe("");
+  });
+});
+
+test("a hook that takes long keeps nobody from ending", async () => {
+  await withSession(async (session) => {
+    await makePool(session);
+    const child = session.start("udm", ["events", "--follow", "--all", "--exec", "echo $$ > pid; exec sleep 50"]);
+    await session.udm("thin write a", { input: Buffer.alloc(20 * MIB, 1) });
+    await expect.poll(() => existsSync(session.path("pid"))).toBe(true);
+    expect(await ended(child)).toBe(0);
+    // It was still at it.
+    await expect.poll(() => readFileSync(session.path("pid"), "utf8")).toMatch(/^\d+\n$/);
+    process.kill(Number(readFileSync(session.path("pid"), "utf8")));
   });
 });
 
