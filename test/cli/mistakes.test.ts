@@ -3,7 +3,8 @@
  * should. At most one pool and one client suffer, nothing hangs, nothing half-done is committed, and what a flush had
  * acknowledged is there.
  */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { whyNoAttaching, withAttaching } from "../support/attached-session.js";
@@ -70,8 +71,10 @@ async function serve(session: Session, name: string): Promise<string> {
   const child = session.start("udm", ["serve", name, "--nbd", `unix:${socket}`], {
     environment: { NODE_OPTIONS: `--import=${PRELOAD}`, UDM_TEST_MISTAKE: session.path("mistake.json") },
   });
+  // Its name is there before anybody can connect to it; what it prints comes when all can.
+  const told = once(child.stdout!, "data");
   void finished(child);
-  await until(() => existsSync(socket));
+  await told;
   return socket;
 }
 
