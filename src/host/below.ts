@@ -231,13 +231,19 @@ export class LowDevices implements Below {
     } catch (error) {
       if (error instanceof StateError) throw error;
       const code = codeOf(error) === "EACCES" ? "EACCES" : "ENODEV";
-      throw new StateError(code, `no device '${word}'`, { hint: "is the path right?", cause: error });
+      throw new StateError(code, `no device '${word}'`, { hint: this.#pathHint(path), cause: error });
     }
     const found = number === undefined ? undefined : this.#machine(number);
-    if (found === undefined) throw new StateError("ENODEV", `no device '${word}'`, { hint: "is the path right?" });
+    if (found === undefined) throw new StateError("ENODEV", `no device '${word}'`, { hint: this.#pathHint(path) });
     // Numbers that are ours mean ours; the machine's device of such a number keeps its path.
     const isOurs = number!.startsWith(`${MAPPED_MAJOR}:`) || this.loop(number!) !== undefined;
     return isOurs ? { ...found, number: realpathSync(path) } : found;
+  }
+
+  #pathHint(path: string): string {
+    const number = /^\/dev\/loop(\d+)$/.exec(path)?.[1];
+    const isOurs = number !== undefined && this.loop(`loop${number}`) !== undefined;
+    return isOurs ? `udm's own loop device is named 7:${number} or loop${number}` : "is the path right?";
   }
 
   #machine(number: string): FoundDevice | undefined {

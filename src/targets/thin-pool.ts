@@ -40,10 +40,10 @@ export const THIN_POOL: TargetType = {
     }
     const features = parseFeatures(rest);
     const metadata = await context.find(metadataWord).catch((error: unknown) => {
-      throw no("Error opening metadata block device", asCode(codeOf(error)), metadataWord, error);
+      throw no("Error opening metadata block device", asCode(codeOf(error)), deviceHint(metadataWord, error), error);
     });
     const data = await context.find(dataWord).catch((error: unknown) => {
-      throw no("Error getting data device", asCode(codeOf(error)), dataWord, error);
+      throw no("Error getting data device", asCode(codeOf(error)), deviceHint(dataWord, error), error);
     });
     if (metadata.number === data.number) {
       throw no("Error setting metadata or data device", "EINVAL", "metadata and data need a device each");
@@ -104,6 +104,12 @@ export function poolArgs(options: {
 }): readonly string[] {
   const { metadata, data, dataBlockSectors, lowWaterBlocks, features } = options;
   return [metadata, data, String(dataBlockSectors), String(lowWaterBlocks), ...featureWords(features)];
+}
+
+/** Which word it is, and what helps. */
+function deviceHint(word: string, error: unknown): string {
+  const hint = error instanceof UdmError ? error.hint : undefined;
+  return hint === undefined ? word : `${word}: ${hint}`;
 }
 
 function featureWords(features: PoolFeatures): string[] {
