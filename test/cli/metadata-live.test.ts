@@ -225,19 +225,28 @@ describe.skipIf(THROUGH_DAEMON)("a daemon that is killed while somebody reads", 
       spawnSync("mkfifo", [session.path("pipe")]);
       await session.ok("daemon start");
       const daemon = JSON.parse(await session.ok("daemon status --json")).daemon.pid as number;
-      const children = [session.start("udm", ["thin", "write", "a", "--offset", String(WRITTEN * BLOCK)])];
+      const children: ChildProcess[] = [];
+      const ended: Promise<unknown>[] = [];
+      const start = (words: readonly string[]): ChildProcess => {
+        const child = session.start("udm", words);
+        children.push(child);
+        ended.push(finished(child));
+        return child;
+      };
       try {
-        await feed(children[0]!, 1);
-        children[0]!.stdin!.on("error", () => undefined);
+        const writer = start(["thin", "write", "a", "--offset", String(WRITTEN * BLOCK)]);
+        writer.stdin!.on("error", () => undefined);
+        await feed(writer, 1);
+        // The daemon has the pool, before somebody else can have it.
+        await expect.poll(() => session.ok("device info a --json"), { timeout: 20_000 }).toContain('"openCount": 1');
         for (const line of before) await session.ok(line);
         // It waits for somebody who opens the pipe.
-        children.push(session.start("udm", ["metadata", "dump", "pool", "-o", "pipe"]));
+        start(["metadata", "dump", "pool", "-o", "pipe"]);
         await expect.poll(() => heldRoot(session), { timeout: 20_000 }).not.toBeNull();
         await expect.poll(() => session.ok("daemon status"), { timeout: 20_000 }).toContain("metadata-snapshot");
         for (const line of meanwhile) await session.ok(line);
       } finally {
         process.kill(daemon, "SIGKILL");
-        const ended = children.map((child) => finished(child));
         for (const child of children) child.kill("SIGKILL");
         await Promise.all(ended);
       }

@@ -74,7 +74,6 @@ thin_delta -m --snap1 7 --snap2 10 snap.img
 thin_dump meta.img meta.img
 thin_dump -f nix meta.img
 thin_dump -f custom meta.img
-thin_dump --dev-id 9999 meta.img
 thin_dump --dev-id 10 --dev-id 7 meta.img
 thin_dump -m meta.img
 thin_dump -m5 meta.img
@@ -173,6 +172,12 @@ const OTHERWISE: readonly {
     line: "thin_dump -r bad-root.img",
     theirs: /^<superblock .*\n<\/superblock>\n$/s,
     ours: /udm: left out: device 7 has details and no mapping tree\n/,
+  },
+  {
+    why: "a device that is not there is told",
+    line: "thin_dump --dev-id 9999 meta.img",
+    theirs: /^<superblock .*\n<\/superblock>\n$/s,
+    ours: /udm: .*meta.img has no device 9999;/,
   },
   {
     why: "counts of details are held against mappings",
