@@ -11,7 +11,7 @@
  * The most memory either program had is a row as well; ours has to stay below 512 MiB whatever the size of the pool. So is
  * the processor time of all threads, which depends less on what else the machine does.
  *
- * What bounds it. Below a million mappings node's start (45 ms) and the program's (30 ms), which is more than thin_check or
+ * What bounds it. Up to a million mappings node's start (45 ms) and the program's (30 ms), which is more than thin_check or
  * thin_delta take for all of it. Above, check: the counts of data blocks, two bytes each, that random mappings jump about in;
  * its checksums are a tenth. Dump and delta: putting numbers into text, and the kernel's write of it. Restore: taking the text
  * apart. Repair: looking at every block for what it may be, and then the same as restore, without text between.
