@@ -10,7 +10,7 @@ import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { FileDevice, run as runProgram } from "../../src/io/index.js";
 import { ThinMetadata } from "../../src/thin/index.js";
-import { type Session, timed } from "./bench.js";
+import { environmentOf, type Session, timed } from "./bench.js";
 
 export const name = "accounting";
 export const summary = "exclusive and shared bytes of 1,000 snapshots of 1,000,000 mappings";
@@ -26,7 +26,7 @@ const MOST_MS = 3_000;
 const MOST_MIB = 500;
 
 export async function run(session: Session): Promise<void> {
-  const env = { UDM_STATE_DIR: join(session.folder, "state"), UDM_RUN_DIR: join(session.folder, "run") };
+  const env = environmentOf(session);
   const udm = (...words: readonly string[]) => runProgram(process.execPath, [session.program, ...words], { env });
   const metadata = join(session.folder, "metadata.img");
   const leaves = buildPool(metadata);

@@ -19,7 +19,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { run as runProgram } from "../../src/io/index.js";
-import type { Session, Side } from "./bench.js";
+import { environmentOf, type Session, type Side } from "./bench.js";
 
 export const name = "attach";
 export const summary = "attached devices against qcow2 over FUSE, and plain loop devices";
@@ -130,12 +130,9 @@ async function fio(path: string, words: readonly string[]): Promise<number> {
   return Math.max(result!.read.iops, result!.write.iops);
 }
 
-async function openUdm({ folder, program }: Session): Promise<Target> {
-  const env = {
-    UDM_STATE_DIR: join(folder, "state"),
-    UDM_RUN_DIR: join(folder, "run"),
-    UDM_DEV_DIR: join(folder, "dev"),
-  };
+async function openUdm(session: Session): Promise<Target> {
+  const { folder, program } = session;
+  const env = { ...environmentOf(session), UDM_DEV_DIR: join(folder, "dev") };
   const udm = (line: string) => runProgram(process.execPath, [program, ...line.split(" ")], { env, cwd: folder });
   await udm("pool create pool --data data --metadata metadata --data-size 1g --metadata-size 64m");
   await udm(`thin create pool disk --size ${SIZE}`);

@@ -3,6 +3,7 @@
  * own fixture, and calls `session.compare` once per row. Measures are taken in turns, ours and the peer's in the same
  * run, the order changing from round to round, so that a slow minute of the machine hits both.
  */
+import { join } from "node:path";
 
 export interface Bench {
   /** Word on the command line. */
@@ -70,6 +71,16 @@ export interface Row {
   readonly ratio: number | undefined;
   readonly floor: string;
   readonly isMet: boolean | undefined;
+}
+
+/** For programs of a bench, or of a folder in it: its own state and sockets, never those of whoever runs it. */
+export function environmentOf({ folder }: Pick<Session, "folder">): Record<string, string> {
+  return {
+    PATH: process.env.PATH ?? "",
+    HOME: folder,
+    UDM_STATE_DIR: join(folder, "state"),
+    UDM_RUN_DIR: join(folder, "run"),
+  };
 }
 
 /** Milliseconds that `work` takes. */

@@ -14,7 +14,7 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { run as runProgram } from "../../src/io/index.js";
-import type { Session } from "./bench.js";
+import { environmentOf, type Session } from "./bench.js";
 
 export const name = "busy";
 export const summary = "latency of a served device while snapshots are made, and a large device deleted";
@@ -88,7 +88,7 @@ class Fixture {
     const { folder } = this.#session;
     this.#server = spawn(process.execPath, words, {
       cwd: folder,
-      env: this.#environment,
+      env: environmentOf(this.#session),
       stdio: ["ignore", "ignore", "inherit"],
     });
     for (const end = performance.now() + READY_MS; !existsSync(this.#at("udm.sock")); await sleep(20)) {
@@ -138,17 +138,8 @@ class Fixture {
     });
   }
 
-  get #environment(): Record<string, string> {
-    return {
-      PATH: process.env.PATH ?? "",
-      HOME: this.#session.folder,
-      UDM_STATE_DIR: this.#at("state"),
-      UDM_RUN_DIR: this.#at("run"),
-    };
-  }
-
   async #udm(...words: readonly string[]): Promise<void> {
-    const options = { cwd: this.#session.folder, env: this.#environment, timeoutMs: 60_000 };
+    const options = { cwd: this.#session.folder, env: environmentOf(this.#session), timeoutMs: 60_000 };
     await runProgram(process.execPath, [this.#session.program, ...words], options);
   }
 }

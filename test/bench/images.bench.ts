@@ -19,7 +19,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { run as runProgram } from "../../src/io/index.js";
 import { Random } from "../support/random.js";
-import { type Session, type Side, timed } from "./bench.js";
+import { environmentOf, type Session, type Side, timed } from "./bench.js";
 
 export const name = "images";
 export const summary = "import and export of a 4 GiB image, half holes";
@@ -115,7 +115,7 @@ class BenchPool {
   async udm(...args: readonly string[]): Promise<void> {
     await runProgram(process.execPath, [this.#session.program, ...args], {
       timeoutMs: TIMEOUT_MS,
-      env: { UDM_STATE_DIR: join(this.#folder, "state") },
+      env: environmentOf({ folder: this.#folder }),
     });
   }
 }

@@ -7,7 +7,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { run as runProgram } from "../../src/io/index.js";
-import { type Session, timed } from "./bench.js";
+import { environmentOf, type Session, timed } from "./bench.js";
 
 export const name = "lsblk";
 export const summary = "udm lsblk over 1,000 thin devices, over an empty node";
@@ -19,7 +19,7 @@ const ROUNDS = 15;
 const TIMEOUT_MS = 120_000;
 
 export async function run(session: Session): Promise<void> {
-  const env = { UDM_STATE_DIR: join(session.folder, "state"), UDM_RUN_DIR: join(session.folder, "run") };
+  const env = environmentOf(session);
   const node = (...args: readonly string[]) => runProgram(process.execPath, args, { env, timeoutMs: TIMEOUT_MS });
   const udm = (...args: readonly string[]) => node(session.program, ...args);
   await udm("loop", "attach", join(session.folder, "metadata.img"), "--size", "128m");

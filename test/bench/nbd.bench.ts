@@ -20,7 +20,7 @@ import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "../../src/io/index.js";
-import type { Floor, Session, Side } from "./bench.js";
+import { environmentOf, type Floor, type Session, type Side } from "./bench.js";
 
 export const name = "nbd";
 export const summary = "udm serve against qemu-nbd and nbdkit, with fio's nbd engine";
@@ -297,7 +297,7 @@ class Fixture {
     rmSync(socket, { force: true });
     const options = {
       cwd: this.#session.folder,
-      env: this.#environment,
+      env: environmentOf(this.#session),
       stdio: ["ignore", "ignore", "inherit"],
     } as const;
     this.#children.set(key, spawn(program, words, { ...options, stdio: [...options.stdio] }));
@@ -315,17 +315,8 @@ class Fixture {
     await gone;
   }
 
-  get #environment(): Record<string, string> {
-    return {
-      PATH: process.env.PATH ?? "",
-      HOME: this.#session.folder,
-      UDM_STATE_DIR: this.#at("state"),
-      UDM_RUN_DIR: this.#at("run"),
-    };
-  }
-
   async #udm(...words: readonly string[]): Promise<string> {
-    const options = { cwd: this.#session.folder, env: this.#environment };
+    const options = { cwd: this.#session.folder, env: environmentOf(this.#session) };
     return (await run(process.execPath, [this.#session.program, ...words], options)).stdout;
   }
 }

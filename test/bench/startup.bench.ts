@@ -7,7 +7,7 @@
  */
 import { join } from "node:path";
 import { run as runProgram } from "../../src/io/index.js";
-import { type Session, timed } from "./bench.js";
+import { environmentOf, type Session, timed } from "./bench.js";
 
 export const name = "startup";
 export const summary = "udm --version and udm pool status over an empty node";
@@ -17,7 +17,7 @@ const MOST_ABOVE_NODE_MS = 60;
 const ROUNDS = 25;
 
 export async function run(session: Session): Promise<void> {
-  const env = { UDM_STATE_DIR: join(session.folder, "state"), UDM_RUN_DIR: join(session.folder, "run") };
+  const env = environmentOf(session);
   const node = (...args: readonly string[]) => runProgram(process.execPath, args, { env });
   const udm = (...args: readonly string[]) => node(session.program, ...args);
   await udm("loop", "attach", join(session.folder, "metadata.img"), "--size", "128m");
