@@ -5,7 +5,7 @@
  */
 import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type MappedDevice, type State, StateFile } from "../device-registry/index.js";
+import { type DeviceRecord, type MappedDevice, type State, StateFile } from "../device-registry/index.js";
 import { InvariantError, SpaceError } from "../errors/index.js";
 import type { BlockDevice, FileLock } from "../io/index.js";
 import { Extender } from "./autoextend.js";
@@ -59,6 +59,12 @@ export interface Core {
     open: (session: Session) => Promise<MappedDevice>,
     run: (device: BlockDevice) => Promise<T>,
   ): Promise<T>;
+  /**
+   * Writes that page caches above a device keep back arrive: of the block device that it is attached as, and of the file
+   * system mounted from that. Not inside an operation: what arrives may need a pool to grow.
+   * @param find the device; what it throws is for the operation that follows to say. @throws ToolError
+   */
+  writeBack(find: (session: Session) => DeviceRecord | undefined): Promise<void>;
   /** A path as the one who asks means it. */
   resolvePath(path: string): string;
   /**
@@ -145,6 +151,9 @@ export class CommandCore implements Core {
       }
     });
   }
+
+  /** A command attaches nothing itself. */
+  async writeBack(): Promise<void> {}
 
   resolvePath(path: string): string {
     return resolve(path);

@@ -48,7 +48,8 @@ export function clearTable(core: Core, name: string): Promise<void> {
   return core.change(`table clear ${name}`, (session) => session.registry.clear(name));
 }
 
-export function suspend(core: Core, name: string, options: { readonly noflush?: boolean } = {}): Promise<void> {
+export async function suspend(core: Core, name: string, options: { readonly noflush?: boolean } = {}): Promise<void> {
+  if (options.noflush !== true) await core.writeBack((session) => session.registry.find(name));
   return core.change(`table suspend ${name}`, (session) => {
     const record = session.registry.get(name);
     if (record.suspended) {

@@ -50,7 +50,8 @@ export function createThin(core: Core, request: ThinCreate): Promise<void> {
   });
 }
 
-export function snapThin(core: Core, request: ThinSnap): Promise<void> {
+export async function snapThin(core: Core, request: ThinSnap): Promise<void> {
+  await core.writeBack((session) => findThin(session, request.origin).device);
   return core.change(`thin snap ${request.name}`, async (session) => {
     if (request.ifNotExists === true && isThin(session, request.name)) return;
     await make(session, await planSnap(session, request));

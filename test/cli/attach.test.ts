@@ -151,6 +151,36 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
       await checkPool(session);
     }));
 
+  test("have in snapshots, and while they are suspended, what file systems and page caches had in memory only", () =>
+    withAttaching(async (session) => {
+      await session.ok("thin create pool a --size 256m");
+      await session.ok("thin create pool raw --size 64m");
+      await session.ok("attach a");
+      await session.ok("attach raw");
+      await session.sh("mkfs.ext4 -q dev/a; head -c 3000000 /dev/urandom > bytes");
+      await session.ok(["mount", "a", session.path("mnt")]);
+      const snapHas = async (snapshot: string, file: string) => {
+        await session.ok(["mount", snapshot, session.path("mnt2")]);
+        await session.sh(`cmp bytes mnt2/${file}`);
+        await session.ok(`umount ${snapshot}`);
+      };
+      await session.sh("cp bytes mnt/snapped");
+      await session.ok("thin snap a s1");
+      await snapHas("s1", "snapped");
+      // As dmsetup and Docker do it: suspend, snap, resume.
+      await session.sh("cp bytes mnt/suspended");
+      await session.ok("table suspend a");
+      await session.ok("thin snap a s2");
+      await session.ok("table resume a");
+      await snapHas("s2", "suspended");
+      // Held open, so that it is not written when it is closed.
+      await session.sh(`exec 3<> dev/raw; cat bytes >&3; udm thin snap raw s3; udm thin read s3 --length 3000000 | cmp - bytes
+        cat bytes >&3; udm table suspend --noflush raw; udm table resume raw`);
+      await session.ok("umount a");
+      await session.ok("detach raw");
+      await checkPool(session);
+    }));
+
   test("are cut off when their daemon is killed; what was flushed is there, and the rest is cleared up by name", () =>
     withAttaching(async (session) => {
       await session.ok("thin create pool a --size 256m");

@@ -34,6 +34,8 @@ for size in 80 96 128 160 256; do
 done
 resize2fs /dev/mapper/a > resize.out 2>&1
 [ "$(sizeof /mnt/a)" -gt $((before * 3)) ]
+# In memory only, so far.
+cp /tmp/bytes /mnt/a/unflushed
 udm thin snap a s
 wait $load
 cmp /tmp/bytes /mnt/a/bytes
@@ -49,6 +51,7 @@ for name in a s; do
   e2fsck -fn /dev/mapper/$name > fsck.out 2>&1
   udm mount $name /mnt/b
   cmp /tmp/bytes /mnt/b/bytes
+  cmp /tmp/bytes /mnt/b/unflushed
   udm umount $name
 done
 udm daemon stop
@@ -91,7 +94,7 @@ udm mount a /mnt/a
 fio --name=x --directory=/mnt/a --size=8m --rw=randwrite --bs=4k --iodepth=8 --ioengine=libaio --direct=1 --fsync=16 --verify=crc32c \\
   --verify_fatal=1 --do_verify=1 > fio.out 2>&1
 dd if=/dev/urandom of=/tmp/bytes bs=1M count=8 2> /dev/null
-cp /tmp/bytes /mnt/a/bytes; sync -f /mnt/a
+cp /tmp/bytes /mnt/a/bytes
 udm thin snap a s
 ! udm detach a 2> busy.out
 grep -q 'mounted at /mnt/a' busy.out
@@ -101,6 +104,9 @@ udm umount a
 udm attach s --via nbd --read-only > /dev/null
 [ "$(blockdev --getro /dev/mapper/s)" = 1 ]
 udm detach s
+udm mount s /mnt/b --via nbd
+cmp /tmp/bytes /mnt/b/bytes
+udm umount s
 udm attach a --via nbd --sector-size 4096 > /dev/null
 [ "$(blockdev --getss /dev/mapper/a)" = 4096 ]
 udm detach a

@@ -5,9 +5,12 @@ import type { Context } from "../context.js";
 
 export function suspendCommand(context: Context): Command {
   return new Command("suspend")
-    .description("Quiesces devices: what is under way is finished and written, new I/O waits for resume.")
+    .description(
+      "Quiesces devices: what is under way is finished and written, with what a file system on an attached device keeps in " +
+        "memory; new I/O waits for resume.",
+    )
     .argument("<name...>", "mapped devices")
-    .option("--noflush", "do not wait for what is queued")
+    .option("--noflush", "do not wait for what is queued, nor for a file system")
     .action(async (names: readonly string[], options: { readonly noflush?: boolean }) => {
       const noflush = options.noflush === true;
       await change(context, {

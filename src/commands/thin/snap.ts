@@ -14,7 +14,10 @@ interface SnapOptions {
 
 export function snapCommand(context: Context): Command {
   return new Command("snap")
-    .description("Makes a snapshot and activates it. An active origin is suspended for the moment it takes.")
+    .description(
+      "Makes a snapshot and activates it. An active origin is suspended for the moment it takes; where it is attached, what " +
+        "the file system on it keeps in memory is written first.",
+    )
     .argument("<origin>", "a thin device, by name or POOL:ID")
     .argument("<name>", "what the snapshot is called")
     .addOption(new Option("--id <n>", "its id in the pool (default: the lowest free)").argParser(parseThinId))

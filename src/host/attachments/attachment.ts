@@ -5,7 +5,7 @@
  */
 import { dirname, join } from "node:path";
 import type { Hold } from "../../device-registry/index.js";
-import { messageOf, StateError } from "../../errors/index.js";
+import { IoError, messageOf, StateError } from "../../errors/index.js";
 import { deviceNumber, mountPoints, run } from "../../io/index.js";
 import type { ResidentCore } from "../daemon/resident-core.js";
 import type { Service, ServiceContext, ServiceKind } from "../daemon/services.js";
@@ -18,6 +18,7 @@ import { clearNbdNodes } from "./leftovers.js";
 import { ATTACH_KIND, type AttachRequest, parseAttachRequest } from "./request.js";
 
 const UMOUNT_MS = 15_000;
+const WRITE_BACK_MS = 60_000;
 const DEFAULT_SECTOR_BYTES = 512;
 
 interface Place {
@@ -77,6 +78,10 @@ class Attachment implements Service {
       checkSize(name, device.sizeBytes, carry.sectorBytes);
       const carrier = await openCarrier(carry, request, place);
       undo.push(() => carrier.close());
+      if (!carry.readOnly) {
+        const ended = context.core.cached(hold.minor, () => writeBack(hold.name, carrier.node));
+        undo.push(async () => ended());
+      }
       // What an earlier daemon left is cleared up by now.
       const path = join(request.devFolder, name);
       makeLink(path, carrier.node, place.folder);
@@ -185,6 +190,21 @@ async function openCarrier(carry: CarrierRequest, request: AttachRequest, place:
     return NbdCarrier.open(carry);
   }
   return FuseCarrier.open(carry, place.home);
+}
+
+/**
+ * Of the file system that is mounted from a block device, and of its own page cache, as device-mapper does it before it
+ * suspends. By another process: where the device does not answer it waits, and could not be killed.
+ */
+async function writeBack(name: string, node: string): Promise<void> {
+  try {
+    await run("blockdev", ["--flushbufs", node], { timeoutMs: WRITE_BACK_MS });
+  } catch (error) {
+    throw new IoError("EIO", `'${name}': what is kept in memory could not be written: ${messageOf(error)}`, {
+      hint: `is there room? udm pool status; without it: udm table suspend --noflush ${name}`,
+      cause: error,
+    });
+  }
 }
 
 function checkSize(name: string, sizeBytes: number, sectorBytes: number): void {

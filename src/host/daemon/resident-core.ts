@@ -79,6 +79,8 @@ export class ResidentCore {
   readonly #lock: FileLock;
   readonly #waiting: Turn[] = [];
   readonly #movers = new Set<Client>();
+  /** What makes the writes arrive that caches above devices keep back, by minor. */
+  readonly #caches = new Map<number, () => Promise<void>>();
   #session: Session;
   #running: Turn | undefined;
   #group: Group | undefined;
@@ -172,6 +174,12 @@ export class ResidentCore {
     };
   }
 
+  /** A page cache stands above a device from now on; `writeBack` makes what it keeps back arrive. @returns ends it */
+  cached(minor: number, writeBack: () => Promise<void>): () => void {
+    this.#caches.set(minor, writeBack);
+    return () => this.#caches.delete(minor);
+  }
+
   /** Pools that are open because something holds them, by name. */
   openPools(): ReturnType<Session["registry"]["openPools"]> {
     return this.#session.registry.openPools();
@@ -261,6 +269,13 @@ export class ResidentCore {
     return this.#inTurn(client, "undo", async () => {
       if (this.#group?.client === client) await this.#drop(this.#group);
     });
+  }
+
+  async writeBack(client: Client, find: (session: Session) => DeviceRecord | undefined): Promise<void> {
+    if (this.#caches.size === 0) return;
+    const device = await this.view(client, find).catch(() => undefined);
+    // What is suspended takes no writes.
+    if (device !== undefined && !device.suspended) await this.#caches.get(device.minor)?.();
   }
 
   /** It has gone: what it had not begun is not done, its group is undone. */
@@ -490,6 +505,10 @@ export class Client implements Core {
     } finally {
       ended();
     }
+  }
+  async writeBack(find: (session: Session) => DeviceRecord | undefined): Promise<void> {
+    this.#refuseGone();
+    return this.resident.writeBack(this, find);
   }
   resolvePath(path: string): string {
     const absolute = resolve(this.options.cwd ?? ".", path);
