@@ -57,7 +57,7 @@ done
 
 # Modules and what they depend on, in the order in which they load. Those after "--" are there but not loaded.
 load=(virtio_pci virtio_blk crc32c_generic dm-mod dm-thin-pool --
-  loop fuse dm-snapshot dm-flakey dm-zero dm-delay dm-log-writes dm-mirror ext4 nbd virtio_net)
+  loop fuse dm-snapshot dm-flakey dm-zero dm-delay dm-log-writes dm-mirror ext4 nbd)
 loading=1
 for module in "${load[@]}"; do
   if [[ $module == -- ]]; then loading=0; continue; fi

@@ -23,6 +23,7 @@ const PROGRAMS = [
     "date",
     "dd",
     "df",
+    "dmesg",
     "echo",
     "grep",
     "head",

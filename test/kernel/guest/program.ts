@@ -8,6 +8,7 @@ const MEMORY_MIB = 2048;
 /** /tmp and /mnt are empty and can be written; modules are loaded outside, where they lie. */
 const OUTER = `set -e
 for module in ext4 fuse loop nbd; do modprobe $module; done
+ip link set lo up
 mkdir /host
 mount -t ext4 -o ro /dev/vda /host
 for folder in dev proc sys; do mount --bind /$folder /host/$folder; done

@@ -23,8 +23,6 @@ export interface GuestOptions {
   readonly files?: Readonly<Record<string, string>>;
   readonly timeoutMs?: number;
   readonly memoryMiB?: number;
-  /** A network card behind which 10.0.2.2 is this machine; the script loads virtio_net and gives itself 10.0.2.15. */
-  readonly hasNetwork?: boolean;
 }
 
 export interface GuestResult {
@@ -74,7 +72,6 @@ export async function runInGuest(
         ...["-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"],
         ...["-kernel", join(guest, "vmlinuz"), "-initrd", join(guest, "initrd")],
         ...["-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off no_timer_check"],
-        ...(options.hasNetwork === true ? ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"] : []),
         ...drives,
       ],
       { timeout: options.timeoutMs ?? 900_000, killSignal: "SIGKILL", maxBuffer: 64 * 1024 * 1024 },
