@@ -5,7 +5,7 @@
  */
 import { dirname, join } from "node:path";
 import type { Hold } from "../../device-registry/index.js";
-import { IoError, messageOf, StateError } from "../../errors/index.js";
+import { codeOf, IoError, messageOf, StateError } from "../../errors/index.js";
 import { deviceNumber, mountPoints, run } from "../../io/index.js";
 import type { ResidentCore } from "../daemon/resident-core.js";
 import type { Service, ServiceContext, ServiceKind } from "../daemon/services.js";
@@ -200,6 +200,7 @@ async function writeBack(name: string, node: string): Promise<void> {
   try {
     await run("blockdev", ["--flushbufs", node], { timeoutMs: WRITE_BACK_MS });
   } catch (error) {
+    if (codeOf(error) === "ENOENT") throw error;
     throw new IoError("EIO", `'${name}': what is kept in memory could not be written: ${messageOf(error)}`, {
       hint: `is there room? udm pool status; without it: udm table suspend --noflush ${name}`,
       cause: error,
