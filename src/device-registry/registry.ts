@@ -493,7 +493,7 @@ export class Registry {
     for (const minor of this.#holds.keys()) {
       const record = this.#recordOf(minor);
       const opened = this.#opened.get(minor);
-      if (record !== undefined && opened !== undefined && !this.#isHeldBack(record)) opened.device.resume();
+      if (record !== undefined && opened !== undefined && !this.isHeldBack(record)) opened.device.resume();
     }
   }
 
@@ -618,7 +618,7 @@ export class Registry {
       await Promise.race([drained, sleep(DRAIN_LOOK_MS)]);
       const full = this.openPools().find(({ pool }) => pool.waitingWrites > 0);
       if (isDrained || full === undefined || looks < DRAIN_LOOKS) continue;
-      if (!this.#isHeldBack(record)) device.resume();
+      if (!this.isHeldBack(record)) device.resume();
       throw new StateError("EBUSY", `'${record.name}' has writes that wait for room in pool '${full.record.name}'`, {
         hint: `udm pool resize ${full.record.name}, or udm table suspend --noflush ${record.name}`,
       });
@@ -629,7 +629,7 @@ export class Registry {
   async #resumeAbove(record: DeviceRecord): Promise<void> {
     for (const user of this.#openUsers(record)) {
       const { device, pool } = this.#openedOf(user);
-      if (!device.isSuspended || this.#isHeldBack(user)) continue;
+      if (!device.isSuspended || this.isHeldBack(user)) continue;
       if (pool?.isSuspended === true) await pool.resume();
       this.#letFlow(user, device);
       if (!isPool(user)) await this.#resumeAbove(user);
@@ -648,11 +648,11 @@ export class Registry {
   }
 
   /** It is suspended, or something it stands on is. */
-  #isHeldBack(record: DeviceRecord): boolean {
+  isHeldBack(record: DeviceRecord): boolean {
     if (record.suspended) return true;
     return devicesOf(record.live ?? []).some((number) => {
       const below = this.find(number);
-      return below !== undefined && below !== record && this.#isHeldBack(below);
+      return below !== undefined && below !== record && this.isHeldBack(below);
     });
   }
 

@@ -61,8 +61,8 @@ export interface Core {
   ): Promise<T>;
   /**
    * Writes that page caches above a device keep back arrive: of the block device that it is attached as, and of the file
-   * system mounted from that. Not inside an operation: what arrives may need a pool to grow.
-   * @param find the device; what it throws is for the operation that follows to say. @throws ToolError
+   * system mounted from that. Not inside an operation: what arrives may need a pool to grow; in a group it was done when that
+   * began. @param find the device; what it throws is for the operation that follows to say. @throws ToolError, IoError EIO
    */
   writeBack(find: (session: Session) => DeviceRecord | undefined): Promise<void>;
   /** A path as the one who asks means it. */

@@ -173,6 +173,16 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
       await session.ok("thin snap a s2");
       await session.ok("table resume a");
       await snapHas("s2", "suspended");
+      // In a group too, and what is there already needs no origin.
+      await session.sh(
+        "cp bytes mnt/grouped; printf 'thin snap a s4\\nthin snap none s4 --if-not-exists\\n' | udm batch --atomic",
+      );
+      await snapHas("s4", "grouped");
+      // With its pool suspended it takes no writes, and nobody waits for them.
+      await session.sh(
+        "echo more > mnt/more; udm table suspend pool; ! timeout 30 udm thin snap a s5 2> said; udm table resume pool",
+      );
+      expect(readFileSync(session.path("said"), "utf8")).toMatch(/pool 'pool' is suspended/);
       // Held open, so that it is not written when it is closed.
       await session.sh(`exec 3<> dev/raw; cat bytes >&3; udm thin snap raw s3; udm thin read s3 --length 3000000 | cmp - bytes
         cat bytes >&3; udm table suspend --noflush raw; udm table resume raw`);

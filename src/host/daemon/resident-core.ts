@@ -65,6 +65,8 @@ interface Group {
   readonly session: Session;
   /** The session of the daemon itself, because something is held. */
   readonly isShared: boolean;
+  /** Why caches could not be written back before it began, by minor; from then on nothing arrives. */
+  readonly unwritten: ReadonlyMap<number, unknown>;
   isBroken: boolean;
 }
 
@@ -177,7 +179,9 @@ export class ResidentCore {
   /** A page cache stands above a device from now on; `writeBack` makes what it keeps back arrive. @returns ends it */
   cached(minor: number, writeBack: () => Promise<void>): () => void {
     this.#caches.set(minor, writeBack);
-    return () => this.#caches.delete(minor);
+    return () => {
+      if (this.#caches.get(minor) === writeBack) this.#caches.delete(minor);
+    };
   }
 
   /** Pools that are open because something holds them, by name. */
@@ -231,8 +235,9 @@ export class ResidentCore {
     );
   }
 
-  begin(client: Client, purpose: string): Promise<void> {
-    if (this.#isWindingDown) return Promise.reject(goingAway());
+  async begin(client: Client, purpose: string): Promise<void> {
+    if (this.#isWindingDown) throw goingAway();
+    const unwritten = await this.#writeBackAll();
     return this.#inTurn(client, purpose, async () => {
       if (this.#group !== undefined) throw new InvariantError("a group has begun already");
       const shared = this.#fresh(client);
@@ -242,7 +247,7 @@ export class ResidentCore {
       const session = isShared ? shared : this.#makeSession(this.file.read(), { isHeld: true });
       session.cwd = client.options.cwd;
       if (isShared) await shared.beginGroup();
-      this.#group = { client, purpose, session, isShared, isBroken: false };
+      this.#group = { client, purpose, session, isShared, unwritten, isBroken: false };
     });
   }
 
@@ -273,9 +278,35 @@ export class ResidentCore {
 
   async writeBack(client: Client, find: (session: Session) => DeviceRecord | undefined): Promise<void> {
     if (this.#caches.size === 0) return;
-    const device = await this.view(client, find).catch(() => undefined);
+    const device = await this.view(client, (session) => {
+      try {
+        return find(session);
+      } catch {
+        return undefined;
+      }
+    });
+    if (device === undefined) return;
+    if (this.#group?.client !== client) return this.#writeBackOne(device.minor);
+    const error = this.#group.unwritten.get(device.minor);
+    if (error !== undefined) throw error;
+  }
+
+  async #writeBackOne(minor: number): Promise<void> {
+    const { registry } = this.#session;
+    const device = registry.find(`${MAPPED_MAJOR}:${minor}`);
     // What is suspended takes no writes.
-    if (device !== undefined && !device.suspended) await this.#caches.get(device.minor)?.();
+    if (device !== undefined && !registry.isHeldBack(device)) await this.#caches.get(minor)?.();
+  }
+
+  /** @returns what failed, by minor */
+  async #writeBackAll(): Promise<ReadonlyMap<number, unknown>> {
+    const failures = new Map<number, unknown>();
+    const writeBack = (minor: number) =>
+      this.#writeBackOne(minor).catch((error: unknown) => {
+        failures.set(minor, error);
+      });
+    await Promise.all([...this.#caches.keys()].map(writeBack));
+    return failures;
   }
 
   /** It has gone: what it had not begun is not done, its group is undone. */
