@@ -11,7 +11,7 @@ import type { BlockDevice, FileLock } from "../io/index.js";
 import { Extender } from "./autoextend.js";
 import { EventLog, eventOf } from "./event-log.js";
 import { followUp, followUpHeld } from "./follow-up.js";
-import type { PoolEvent } from "./host.js";
+import type { GroupOptions, PoolEvent } from "./host.js";
 import { mend } from "./mend.js";
 import { mayHaveLeft, releaseAllLeft } from "./metadata-snapshot.js";
 import { Session } from "./session.js";
@@ -61,8 +61,9 @@ export interface Core {
   ): Promise<T>;
   /**
    * Writes that page caches above a device keep back arrive: of the block device that it is attached as, and of the file
-   * system mounted from that. Not inside an operation: what arrives may need a pool to grow; in a group it was done when that
-   * began. @param find the device; what it throws is for the operation that follows to say. @throws ToolError, IoError EIO
+   * system mounted from that. Not inside an operation: what arrives may need a pool to grow; in a group as its options say.
+   * @param find the device; what it throws is for the operation that follows to say
+   * @throws ToolError, IoError EIO, StateError EBUSY
    */
   writeBack(find: (session: Session) => DeviceRecord | undefined): Promise<void>;
   /** A path as the one who asks means it. */
@@ -71,7 +72,7 @@ export interface Core {
    * What follows is one change, up to `commit` or `undo`: operations see what those before them did, and nothing is
    * written. For operations on state and metadata; the pools must not be taken away, and no data is written.
    */
-  begin(purpose: string): Promise<void>;
+  begin(purpose: string, options?: GroupOptions): Promise<void>;
   /** Makes the group true, all of it or, when it throws, nothing. The pools stay open for a moment. */
   commit(): Promise<void>;
   /** As if the group had never begun; nothing when it has ended. */

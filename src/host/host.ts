@@ -168,6 +168,15 @@ export interface Overcommit {
   readonly freeBytes: number;
 }
 
+export interface GroupOptions {
+  /**
+   * What page caches keep back above attached devices, whose requests wait until the group ends: written when the group begins
+   * (the default); left, for what is undone in the end; or an operation that wants it written is refused (EBUSY), and is
+   * to be done by itself.
+   */
+  readonly caches?: "written" | "left" | "refused";
+}
+
 export interface ThinCreate {
   readonly pool: string;
   readonly name: string;
@@ -545,7 +554,7 @@ export interface Host {
    * and other processes wait. Not for operations that write data, make files, or bring pools into being or away.
    * @param purpose for the message of those who wait: `batch`
    */
-  begin(purpose: string): Promise<void>;
+  begin(purpose: string, options?: GroupOptions): Promise<void>;
   /**
    * All that was done since `begin`, or nothing of it when this rejects or the process ends. The pools stay open for a
    * moment, for the next `begin`. @throws StateError EINVAL when more than one pool would change

@@ -193,7 +193,7 @@ export function hostOver(core: Core): Host {
     keepDaemon: noDaemon,
     stopDaemon: noDaemon,
 
-    begin: (purpose) => core.begin(purpose),
+    begin: (purpose, options) => core.begin(purpose, options),
     commit: () => core.commit(),
     undo: () => core.undo(),
     close: () => core.close(),

@@ -173,14 +173,20 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
       await session.ok("thin snap a s2");
       await session.ok("table resume a");
       await snapHas("s2", "suspended");
-      // In a group too, and what is there already needs no origin.
+      // In a group too, where its requests wait.
       await session.sh(
-        "cp bytes mnt/grouped; printf 'thin snap a s4\\nthin snap none s4 --if-not-exists\\n' | udm batch --atomic",
+        "cp bytes mnt/atomic; printf 'thin snap a s4\\nthin snap none s4 --if-not-exists\\n' | udm batch --atomic",
       );
-      await snapHas("s4", "grouped");
+      await snapHas("s4", "atomic");
+      await session.sh("cp bytes mnt/lines; printf 'thin create pool b --size 1m\\nthin snap a s5\\n' | udm batch");
+      await snapHas("s5", "lines");
+      const plan = await session.sh(
+        "cp bytes mnt/planned; printf 'thin snap a x\\nthin delete x\\n' | udm batch --dry-run",
+      );
+      expect(plan).toContain("create_snap");
       // With its pool suspended it takes no writes, and nobody waits for them.
       await session.sh(
-        "echo more > mnt/more; udm table suspend pool; ! timeout 30 udm thin snap a s5 2> said; udm table resume pool",
+        "echo more > mnt/more; udm table suspend pool; ! timeout 30 udm thin snap a s6 2> said; udm table resume pool",
       );
       expect(readFileSync(session.path("said"), "utf8")).toMatch(/pool 'pool' is suspended/);
       // Held open, so that it is not written when it is closed.

@@ -195,7 +195,7 @@ export class Batch {
   /** Each line's plan, as things are after the lines before it; in the end everything is undone. */
   async #rehearse(reader: LineReader): Promise<void> {
     const host = await this.#context.host();
-    await host.begin(`${PURPOSE} --dry-run`);
+    await beginRehearsal(host);
     try {
       for (;;) {
         const read = await nextLine(reader);
@@ -272,7 +272,7 @@ function failureOf(error: UsageError): Failure {
 /** The lock, or why it cannot be had. */
 async function begin(host: Host): Promise<Failure | undefined> {
   try {
-    await host.begin(PURPOSE);
+    await host.begin(PURPOSE, { caches: "refused" });
     return undefined;
   } catch (error) {
     const { code, message, hint } = error as Failure & Error;
@@ -282,7 +282,11 @@ async function begin(host: Host): Promise<Failure | undefined> {
 
 async function startAnew(host: Host): Promise<void> {
   await host.undo();
-  await host.begin(`${PURPOSE} --dry-run`);
+  await beginRehearsal(host);
+}
+
+function beginRehearsal(host: Host): Promise<void> {
+  return host.begin(`${PURPOSE} --dry-run`, { caches: "left" });
 }
 
 /** Why a line cannot be part of what happens as a whole. */

@@ -153,7 +153,7 @@ export class Shell {
     const [out, complaints] = [new HeldOutput(stdout), new HeldOutput(stderr)];
     const host = await this.#context.host();
     try {
-      await host.begin("shell");
+      await host.begin("shell", { caches: "refused" });
       const streams = { stdin, stdout: out, stderr: complaints };
       const status = await this.#context.runLine([...this.#prefix, ...words], { streams, onFailure: () => undefined });
       if (status !== 0) {
@@ -178,7 +178,7 @@ export class Shell {
     if (!this.#isResting) return;
     this.#isResting = false;
     const host = await this.#context.host();
-    await host.begin("shell");
+    await host.begin("shell", { caches: "left" });
     await host.undo();
   }
 

@@ -24,7 +24,7 @@ import { Extender } from "../autoextend.js";
 import { type Core, type CoreOptions, giveUp, runHeld, settle } from "../core.js";
 import { EventLog, eventOf } from "../event-log.js";
 import { followUp } from "../follow-up.js";
-import type { PoolEvent } from "../host.js";
+import type { GroupOptions, PoolEvent } from "../host.js";
 import { mend } from "../mend.js";
 import { Session } from "../session.js";
 import { Leash } from "./leash.js";
@@ -65,8 +65,8 @@ interface Group {
   readonly session: Session;
   /** The session of the daemon itself, because something is held. */
   readonly isShared: boolean;
-  /** Why caches could not be written back before it began, by minor; from then on nothing arrives. */
-  readonly unwritten: ReadonlyMap<number, unknown>;
+  /** What those are told who want caches written back: nothing arrives before the end of the group. */
+  readonly unwritten: (minor: number) => unknown;
   isBroken: boolean;
 }
 
@@ -235,9 +235,13 @@ export class ResidentCore {
     );
   }
 
-  async begin(client: Client, purpose: string): Promise<void> {
+  async begin(client: Client, purpose: string, { caches = "written" }: GroupOptions = {}): Promise<void> {
     if (this.#isWindingDown) throw goingAway();
-    const unwritten = await this.#writeBackAll();
+    const failures = caches === "written" ? await this.#writeBackAll() : undefined;
+    const unwritten = (minor: number) => {
+      if (caches === "refused" && this.#caches.has(minor)) return notInGroup();
+      return failures?.get(minor);
+    };
     return this.#inTurn(client, purpose, async () => {
       if (this.#group !== undefined) throw new InvariantError("a group has begun already");
       const shared = this.#fresh(client);
@@ -287,7 +291,7 @@ export class ResidentCore {
     });
     if (device === undefined) return;
     if (this.#group?.client !== client) return this.#writeBackOne(device.minor);
-    const error = this.#group.unwritten.get(device.minor);
+    const error = this.#group.unwritten(device.minor);
     if (error !== undefined) throw error;
   }
 
@@ -473,6 +477,12 @@ export class ResidentCore {
   }
 }
 
+function notInGroup(): StateError {
+  return new StateError("EBUSY", "what a file system keeps in memory cannot be written inside a group", {
+    hint: "do this by itself",
+  });
+}
+
 function goingAway(): StateError {
   return new StateError("EAGAIN", "the daemon is ending", { hint: "try again" });
 }
@@ -546,9 +556,9 @@ export class Client implements Core {
     this.resident.ownDevices.check(absolute);
     return absolute;
   }
-  async begin(purpose: string): Promise<void> {
+  async begin(purpose: string, options?: GroupOptions): Promise<void> {
     this.#refuseGone();
-    return this.resident.begin(this, purpose);
+    return this.resident.begin(this, purpose, options);
   }
   commit(): Promise<void> {
     return this.resident.commit(this);
