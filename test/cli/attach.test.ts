@@ -153,7 +153,7 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
 
   test("have in snapshots, and while they are suspended, what file systems and page caches had in memory only", () =>
     withAttaching(async (session) => {
-      await session.ok("thin create pool a --size 256m");
+      await session.ok("thin create pool a --size 1g");
       await session.ok("thin create pool raw --size 64m");
       await session.ok("attach a");
       await session.ok("attach raw");
@@ -189,11 +189,26 @@ describe.skipIf(reason !== undefined)(`attached devices${reason === undefined ? 
         "echo more > mnt/more; udm table suspend pool; ! timeout 30 udm thin snap a s6 2> said; udm table resume pool",
       );
       expect(readFileSync(session.path("said"), "utf8")).toMatch(/pool 'pool' is suspended/);
+      // One who goes away while his group waits for that leaves no group behind, which would stop the device.
+      await session.sh(`echo 'thin snap a late' > lines; head -c 400000000 /dev/zero > mnt/zeros
+        for after in 0.2 0.3 0.4; do timeout -s KILL $after udm batch --atomic lines > out || true; echo more >> mnt/zeros; done
+        rm mnt/zeros; udm thin create pool c --size 1m; sync -f mnt`);
       // Held open, so that it is not written when it is closed.
       await session.sh(`exec 3<> dev/raw; cat bytes >&3; udm thin snap raw s3; udm thin read s3 --length 3000000 | cmp - bytes
         cat bytes >&3; udm table suspend --noflush raw; udm table resume raw`);
       await session.ok("umount a");
       await session.ok("detach raw");
+      // What does not fit is no snapshot.
+      await session.ok("pool create small --data sdata --metadata smeta --data-size 16m --metadata-size 4m");
+      await session.ok("thin create small over --size 64m");
+      await session.ok("attach over");
+      const over =
+        "exec 3<> dev/over; head -c 32000000 bytes bytes bytes bytes bytes bytes bytes bytes bytes bytes bytes >&3";
+      await session.sh(`${over}; ! udm thin snap over s7 2> said`);
+      expect(readFileSync(session.path("said"), "utf8")).toMatch(
+        /^udm: 'over': what is kept in memory could not be written: /,
+      );
+      await session.ok("detach over");
       await checkPool(session);
     }));
 

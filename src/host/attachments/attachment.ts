@@ -18,7 +18,8 @@ import { clearNbdNodes } from "./leftovers.js";
 import { ATTACH_KIND, type AttachRequest, parseAttachRequest } from "./request.js";
 
 const UMOUNT_MS = 15_000;
-const WRITE_BACK_MS = 60_000;
+/** For memory full of writes and a slow disk. */
+const WRITE_BACK_MS = 300_000;
 const DEFAULT_SECTOR_BYTES = 512;
 
 interface Place {
@@ -163,8 +164,7 @@ class Attachment implements Service {
 
   /** The daemon ends: file systems are unmounted; one that is in use gets its bytes written and is cut off. */
   async #unmountAll(): Promise<void> {
-    const number = deviceNumber(this.#carrier.node) ?? "";
-    for (const folder of (mountPoints().get(number) ?? []).reverse()) {
+    for (const folder of [...foldersOf(this.#carrier.node)].reverse()) {
       try {
         await run("umount", [folder], { timeoutMs: UMOUNT_MS });
         this.#context.log(`unmounted ${folder}`);
@@ -193,18 +193,47 @@ async function openCarrier(carry: CarrierRequest, request: AttachRequest, place:
 }
 
 /**
- * Of the file system that is mounted from a block device, and of its own page cache, as device-mapper does it before it
- * suspends. By another process: where the device does not answer it waits, and could not be killed.
+ * Of the file systems that are mounted from a block device, and of its own page cache, as device-mapper does it before it
+ * suspends. By other processes: where the device does not answer they wait, and cannot be killed. The first writes what is
+ * mounted anywhere and tells of no errors; the others tell.
  */
 async function writeBack(name: string, node: string): Promise<void> {
   try {
-    await run("blockdev", ["--flushbufs", node], { timeoutMs: WRITE_BACK_MS });
+    await within(WRITE_BACK_MS, async () => {
+      const options = { timeoutMs: WRITE_BACK_MS };
+      await run("blockdev", ["--flushbufs", node], options);
+      for (const folder of foldersOf(node)) {
+        await run("sync", ["--file-system", folder], options).catch((error: unknown) => {
+          // Unmounted meanwhile, it is written.
+          if (foldersOf(node).includes(folder)) throw error;
+        });
+      }
+      await run("sync", [node], options);
+    });
   } catch (error) {
     if (codeOf(error) === "ENOENT") throw error;
     throw new IoError("EIO", `'${name}': what is kept in memory could not be written: ${messageOf(error)}`, {
-      hint: `is there room? udm pool status; without it: udm table suspend --noflush ${name}`,
+      hint: `is its pool full, or was it suspended? udm status; without it: udm table suspend --noflush ${name}`,
       cause: error,
     });
+  }
+}
+
+/** Where it is mounted. */
+function foldersOf(node: string): readonly string[] {
+  return mountPoints().get(deviceNumber(node) ?? "") ?? [];
+}
+
+/** Fails when the time is up, though what runs goes on. */
+async function within(ms: number, work: () => Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new IoError("ETIMEDOUT", `no end after ${ms / 1000} s`)), ms);
+  });
+  try {
+    await Promise.race([work(), late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

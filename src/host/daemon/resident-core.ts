@@ -237,7 +237,10 @@ export class ResidentCore {
 
   async begin(client: Client, purpose: string, { caches = "written" }: GroupOptions = {}): Promise<void> {
     if (this.#isWindingDown) throw goingAway();
-    const failures = caches === "written" ? await this.#writeBackAll() : undefined;
+    const failures = caches === "written" ? await this.#writeBackAll(client, purpose) : undefined;
+    // That may have taken its time.
+    client.refuseGone();
+    if (this.#isWindingDown) throw goingAway();
     const unwritten = (minor: number) => {
       if (caches === "refused" && this.#caches.has(minor)) return notInGroup();
       return failures?.get(minor);
@@ -290,9 +293,17 @@ export class ResidentCore {
       }
     });
     if (device === undefined) return;
-    if (this.#group?.client !== client) return this.#writeBackOne(device.minor);
+    if (this.#group?.client !== client) {
+      await this.#untilNoGroup(client, "write back");
+      return this.#writeBackOne(device.minor);
+    }
     const error = this.#group.unwritten(device.minor);
     if (error !== undefined) throw error;
+  }
+
+  /** In a group of somebody else nothing arrives; how long that is waited for, the client says. */
+  async #untilNoGroup(client: Client, purpose: string): Promise<void> {
+    if (this.#group !== undefined) await this.#inTurn(client, purpose, async () => {});
   }
 
   async #writeBackOne(minor: number): Promise<void> {
@@ -303,7 +314,8 @@ export class ResidentCore {
   }
 
   /** @returns what failed, by minor */
-  async #writeBackAll(): Promise<ReadonlyMap<number, unknown>> {
+  async #writeBackAll(client: Client, purpose: string): Promise<ReadonlyMap<number, unknown>> {
+    if (this.#caches.size > 0) await this.#untilNoGroup(client, purpose);
     const failures = new Map<number, unknown>();
     const writeBack = (minor: number) =>
       this.#writeBackOne(minor).catch((error: unknown) => {
@@ -513,11 +525,11 @@ export class Client implements Core {
     this.options.log?.(line);
   }
   async view<T>(run: (session: Session) => Promise<T> | T): Promise<T> {
-    this.#refuseGone();
+    this.refuseGone();
     return this.resident.view(this, run);
   }
   async change<T>(purpose: string, run: (session: Session) => Promise<T> | T): Promise<T> {
-    this.#refuseGone();
+    this.refuseGone();
     return this.resident.change(this, purpose, run);
   }
   /** Held while its bytes are moved, so that others have their turn; it ends when this client goes away. */
@@ -548,7 +560,7 @@ export class Client implements Core {
     }
   }
   async writeBack(find: (session: Session) => DeviceRecord | undefined): Promise<void> {
-    this.#refuseGone();
+    this.refuseGone();
     return this.resident.writeBack(this, find);
   }
   resolvePath(path: string): string {
@@ -557,7 +569,7 @@ export class Client implements Core {
     return absolute;
   }
   async begin(purpose: string, options?: GroupOptions): Promise<void> {
-    this.#refuseGone();
+    this.refuseGone();
     return this.resident.begin(this, purpose, options);
   }
   commit(): Promise<void> {
@@ -573,7 +585,7 @@ export class Client implements Core {
   }
 
   /** What waits for something ends when nobody is there to be told. */
-  #refuseGone(): void {
+  refuseGone(): void {
     if (this.#isGone) throw new StateError("EINTR", "nobody waits for this any more");
   }
 }
