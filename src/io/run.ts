@@ -23,6 +23,9 @@ export interface RunResult {
 }
 
 const DEFAULT_TIMEOUT_MS = 60_000;
+/** For a program whose time is up to end, by SIGTERM or by SIGKILL. One that waits for a device does not: it is left behind. */
+const KILL_MS = 5000;
+const LEAVE_MS = KILL_MS + 1000;
 /** More output than this is a program gone wrong. */
 const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
 
@@ -30,9 +33,10 @@ const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
 export async function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   const { execa } = await import("execa");
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  const result = await execa(program, [...args], {
+  const child = execa(program, [...args], {
     reject: false,
     timeout: timeoutMs,
+    forceKillAfterDelay: KILL_MS,
     maxBuffer: MAX_OUTPUT_BYTES,
     stripFinalNewline: true,
     env: { LC_ALL: "C", ...options.env },
@@ -40,6 +44,15 @@ export async function run(program: string, args: readonly string[], options: Run
     ...(options.input === undefined ? {} : { input: options.input }),
     ...stdioOf(options),
   });
+  let timer: NodeJS.Timeout | undefined;
+  const left = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), timeoutMs + LEAVE_MS);
+  });
+  const result = await Promise.race([child, left]).finally(() => clearTimeout(timer));
+  if (result === undefined) {
+    child.unref();
+    return conclude(program, args, options, TIMED_OUT);
+  }
   return conclude(program, args, options, {
     status: result.exitCode,
     signal: result.signal,
@@ -153,6 +166,15 @@ interface Outcome {
   readonly stdout: string;
   readonly stderr: string;
 }
+
+const TIMED_OUT: Outcome = {
+  status: undefined,
+  signal: undefined,
+  errno: undefined,
+  timedOut: true,
+  stdout: "",
+  stderr: "",
+};
 
 function conclude(program: string, args: readonly string[], options: RunOptions, outcome: Outcome): RunResult {
   // EACCES is what a PATH with a folder of somebody else's gives for a program that is nowhere.

@@ -198,18 +198,16 @@ async function openCarrier(carry: CarrierRequest, request: AttachRequest, place:
  * mounted anywhere and tells of no errors; the others tell.
  */
 async function writeBack(name: string, node: string): Promise<void> {
+  const options = { timeoutMs: WRITE_BACK_MS };
   try {
-    await within(WRITE_BACK_MS, async () => {
-      const options = { timeoutMs: WRITE_BACK_MS };
-      await run("blockdev", ["--flushbufs", node], options);
-      for (const folder of foldersOf(node)) {
-        await run("sync", ["--file-system", folder], options).catch((error: unknown) => {
-          // Unmounted meanwhile, it is written.
-          if (foldersOf(node).includes(folder)) throw error;
-        });
-      }
-      await run("sync", [node], options);
-    });
+    await run("blockdev", ["--flushbufs", node], options);
+    for (const folder of foldersOf(node)) {
+      await run("sync", ["--file-system", folder], options).catch((error: unknown) => {
+        // Unmounted meanwhile, it is written.
+        if (foldersOf(node).includes(folder)) throw error;
+      });
+    }
+    await run("sync", [node], options);
   } catch (error) {
     if (codeOf(error) === "ENOENT") throw error;
     throw new IoError("EIO", `'${name}': what is kept in memory could not be written: ${messageOf(error)}`, {
@@ -222,19 +220,6 @@ async function writeBack(name: string, node: string): Promise<void> {
 /** Where it is mounted. */
 function foldersOf(node: string): readonly string[] {
   return mountPoints().get(deviceNumber(node) ?? "") ?? [];
-}
-
-/** Fails when the time is up, though what runs goes on. */
-async function within(ms: number, work: () => Promise<void>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new IoError("ETIMEDOUT", `no end after ${ms / 1000} s`)), ms);
-  });
-  try {
-    await Promise.race([work(), late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function checkSize(name: string, sizeBytes: number, sectorBytes: number): void {
